@@ -1,0 +1,1 @@
+"""The real HDFS and YARN that clusterkit runs on this machine."""

@@ -1,0 +1,1 @@
+"""Talk to any Hadoop cluster: its configuration, HDFS, ResourceManager, NodeManagers and logs."""

@@ -6,11 +6,12 @@ kind's `exit_code`; the library raises the same object, so that nothing has to b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Self
 
 EXIT_REQUEST = 64
 """The request is wrong: usage, a specification, a setting (`EX_USAGE` of sysexits.h)."""
@@ -56,8 +57,16 @@ class ClusterkitError(Exception):
         self.why = why
         self.mend = mend
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes whole: the sentences and the data are the state."""
+        return _empty, (type(self), self.what), self.__dict__
+
     def __str__(self) -> str:
         return f"{self.what}\n  Why:  {_indented(self.why)}\n  Mend: {_indented(self.mend)}"
+
+
+def _empty(kind: type[ClusterkitError], what: str) -> ClusterkitError:
+    return kind.__new__(kind, what)
 
 
 def _indented(text: str) -> str:
@@ -81,6 +90,12 @@ class _PlacedError(ClusterkitError):
         super().__init__(what, why=why if place is None else f"{why} ({place})", mend=mend)
         self.key = key
         self.place = place
+
+    def at(self, place: str) -> Self:
+        """Return the same error with the place where its key was written, if it has none yet."""
+        if self.place is not None:
+            return self
+        return type(self)(self.what, why=self.why, mend=self.mend, key=self.key, place=place)
 
 
 class SettingsError(_PlacedError):

@@ -145,8 +145,6 @@ class Texts:
 
     def from_value(self, value: Any, base: Path) -> tuple[str, ...]:
         """Read a list."""
-        if isinstance(value, (str, Path)):
-            raise ValueError(f"{str(value)!r} is not {self.words}")
         return tuple(self._entry(entry, base) for entry in _listed(value, self.words))
 
     def from_text(self, text: str, base: Path) -> tuple[str, ...]:

@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 SILENCE_S = 300.0
 """A tool that writes nothing for so long is given up."""
 
+_MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin"  # in full: the short name is a look-up of its own
 _IVY_PROCESSES = 4  # Ivy asks for one artifact after the other, and most of that time is the answer's way
 _KEPT_LINES = 200
-_TOLD_LINES = 3
+_TOLD_LINES = 2
+_TOLD_HEAD, _TOLD_TAIL = 120, 280
 _ARRIVED = re.compile(r"(?:Downloaded from \S+: |downloading )\S*?([^/\s]+\.jar)\b")
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 _TELLING = re.compile(r"error|exception|fail|refused|unknown|unresolved|not found|denied|cannot|unable", re.IGNORECASE)
-_BOILERPLATE = re.compile(r"\[Help 1\]$|^\s*(Re-run Maven|To see the full stack|For more information)|^\s*$")
+_LEVEL = re.compile(r"^(?:\[[A-Z]+\]|:*\s*(?:WARN|ERRORS?):?)\s*|\s*-> \[Help 1\]$")
+_BOILERPLATE = re.compile(r"Re-run Maven|To see the full stack|For more information|\[Help 1\]|[:\s-]*$")
 _BUNDLE_MEND = (
     "check the network and the tool's own settings, or run `clusterkit cluster fetch --to bundle.tar` on a machine "
     "that has a network and `clusterkit cluster fetch --from bundle.tar` on this one"
@@ -106,7 +109,7 @@ class Maven:
             f"<artifactItems>{items}</artifactItems></configuration></plugin></plugins></build></project>",
             "utf-8",
         )
-        return [[self.executable, "-B", "dependency:copy", "-DoutputDirectory=lib"]]
+        return [[self.executable, "-B", f"{_MAVEN_PLUGIN}:copy", "-DoutputDirectory=lib"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +278,21 @@ def _progress(total: Progress, waiting: Iterable[int]) -> Progress:
 
 
 def _failed(what: str, lines: Iterable[str]) -> ClusterError:
-    kept = [line for line in lines if not _BOILERPLATE.search(line)]
-    telling = [line for line in kept if _TELLING.search(line)] or kept
-    told = "\n".join(dict.fromkeys(line.removeprefix("[ERROR]").strip() for line in telling[-_TOLD_LINES:]))
+    told = "\n".join(_telling(tuple(lines))[-_TOLD_LINES:])
     return ClusterError("the jars of Hadoop were not fetched", why=f"{what}: {told}".rstrip(": "), mend=_BUNDLE_MEND)
+
+
+def _telling(lines: Sequence[str]) -> Sequence[str]:
+    """Return the lines that tell a cause: those marked as errors, else those that sound like one, else all."""
+    marked = [line for line in lines if line.startswith("[ERROR]")] or lines
+    stripped = dict.fromkeys(_LEVEL.sub("", line.strip()) for line in marked)
+    kept = [_shortened(line) for line in stripped if not _BOILERPLATE.match(line)]
+    return [line for line in kept if _TELLING.search(line)] or kept
+
+
+def _shortened(line: str) -> str:
+    """Cut the middle of a line: Maven strings whole chains of causes together, and the last is the first."""
+    return line if len(line) <= _TOLD_HEAD + _TOLD_TAIL else f"{line[:_TOLD_HEAD]} ... {line[-_TOLD_TAIL:]}"
 
 
 def _ivy_module(number: int, jars: Sequence[Jar]) -> str:

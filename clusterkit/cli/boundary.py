@@ -1,0 +1,171 @@
+"""The one place where an error becomes three lines on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import select
+import signal
+import sys
+import threading
+import traceback
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import click
+
+import clusterkit
+from clusterkit import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+EXIT_BROKEN_PIPE = 141
+"""The reader of our output went away (128 + SIGPIPE)."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; it unwinds the stack as Ctrl-C does."""
+
+
+def run(command: click.Command, argv: Sequence[str] | None) -> int:
+    """Run a command; print what goes wrong and return the exit code.
+
+    What a command returns, when it is a number, is its exit code.
+    """
+    try:
+        with _termination():
+            code = command.main(None if argv is None else list(argv), prog_name="clusterkit", standalone_mode=False)
+            sys.stdout.flush()
+    except BaseException as exc:  # noqa: BLE001 (this is the boundary)
+        return report(exc, sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def report(error: BaseException, stream: TextIO) -> int:
+    """Print an error for a person, and return the exit code it stands for."""
+    match error:
+        case errors.ClusterkitError():
+            _write(stream, respelled(error))
+            return error.exit_code
+        case click.ClickException():
+            return _report_usage(error, stream)
+        case click.Abort() | KeyboardInterrupt():
+            terminated = isinstance(error.__cause__ or error, Terminated)
+            return errors.EXIT_TERMINATED if terminated else errors.EXIT_INTERRUPTED
+        case SystemExit() | OSError() if _reader_is_gone():
+            _silence_stdout()
+            return EXIT_BROKEN_PIPE
+        case SystemExit() if isinstance(error.code, int) and not isinstance(error.__context__, BrokenPipeError):
+            return error.code
+        case _:
+            stream.write("".join(traceback.format_exception(error)))
+            _write(stream, _bug(error))
+            return errors.EXIT_BUG
+
+
+def respelled(error: errors.ClusterkitError) -> errors.ClusterkitError:
+    """Return the error with its key written as the flag, where a flag is what the user wrote.
+
+    Examples
+    --------
+    >>> wrong = errors.SpecError("name is empty", why="it is", mend="set name", key="name", place="--name")
+    >>> print(respelled(wrong))
+    --name is empty
+      Why:  it is
+      Mend: set --name
+    """
+    key, place = getattr(error, "key", None), getattr(error, "place", None)
+    if not key or not place or not place.startswith("--"):
+        return error
+    word = re.compile(rf"(?<![\w.-]){re.escape(key)}(?![\w-]|\.\w)")
+    what, why, mend = (word.sub(place, text) for text in (error.what, error.why, error.mend))
+    return type(error)(what, why=why.removesuffix(f" ({place})"), mend=mend)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether a stream is a terminal whose user wants colours."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _write(stream: TextIO, error: errors.ClusterkitError) -> None:
+    head = click.style("Error:", fg="red", bold=True) if coloured(stream) else "Error:"
+    stream.write(f"{head} {_visible(str(error))}\n")
+    stream.flush()
+
+
+def _visible(text: str) -> str:
+    """Show control characters instead of sending them to the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def _report_usage(error: click.ClickException, stream: TextIO) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message())
+        return 0
+    _write(stream, _usage(error))
+    return errors.EXIT_REQUEST
+
+
+def _usage(error: click.ClickException) -> errors.ClusterkitError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "clusterkit"
+    why = error.format_message().strip().rstrip(".")
+    mend = f"`{command} --help` shows what it takes"
+    return errors.ClusterkitError(f"`{command}` was not understood", why=why, mend=mend)
+
+
+def _bug(error: BaseException) -> errors.ClusterkitError:
+    return errors.ClusterkitError(
+        "this is a bug in clusterkit",
+        why=f"{type(error).__name__}: {error}",
+        mend=f"report the text above with these versions: {', '.join(_versions())}; `clusterkit doctor` may help",
+    )
+
+
+def _versions() -> Iterator[str]:
+    yield f"clusterkit {clusterkit.__version__}"
+    yield f"Python {platform.python_version()}"
+    try:
+        yield f"pyspark {metadata.version('pyspark')}"
+    except metadata.PackageNotFoundError:
+        yield "no pyspark"
+    yield f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that what was begun is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise Terminated
+
+
+def _reader_is_gone() -> bool:
+    """Whether the other end of our standard output was closed."""
+    try:
+        poll = select.poll()
+        poll.register(1, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except OSError:
+        return False
+
+
+def _silence_stdout() -> None:
+    """Send what is still buffered nowhere, so that Python's exit is quiet too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

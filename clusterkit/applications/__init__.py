@@ -1,0 +1,1 @@
+"""Applications: the handle of one YARN application, its end, and why it failed."""

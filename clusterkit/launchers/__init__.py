@@ -1,0 +1,1 @@
+"""Launchers: a plan becomes a YARN application."""

@@ -1,0 +1,1 @@
+"""Spark on YARN: find it, configure it, start its driver."""

@@ -1,0 +1,355 @@
+"""What one Spark launch will do, as a frozen value: what `--dry-run` prints is what runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from clusterkit.launchers.spark import conf as spark_conf
+from clusterkit.specs.job import JobSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clusterkit.launchers.spark.home import SparkHome
+
+SPARK_SUBMIT = "org.apache.spark.deploy.SparkSubmit"
+PROPERTIES = "spark.properties"
+CONFIGURATION_JAR = "configuration.jar"
+
+
+class NodePython(msgspec.Struct, frozen=True, kw_only=True):
+    """The Python that runs on the nodes.
+
+    Parameters
+    ----------
+    executable : str
+        The command, as a node sees it.
+    origin : str
+        Where it comes from, in words for the user.
+    packages : Path or None
+        A directory of the nodes that holds the `pyspark` package; Spark ships its own copy when absent.
+    """
+
+    executable: str
+    origin: str
+    packages: Path | None = None
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """One local file that travels to HDFS with the job."""
+
+    path: Path
+    size_bytes: int
+
+
+class Jvm(msgspec.Struct, frozen=True, kw_only=True):
+    """How the JVMs of a job are started: Spark's own options, and a class-data archive where there is one.
+
+    Parameters
+    ----------
+    java : Path
+        The `java` command of this machine.
+    options : tuple of str
+        What Spark's own launcher starts its JVMs with.
+    class_path : str
+        Spark's jars, as the archive knows them.
+    archive_options : tuple of str
+        What makes a JVM use the class-data archive; empty where there is none.
+    on_nodes : bool
+        Whether the nodes see the same archive and jars.
+    """
+
+    java: Path
+    options: tuple[str, ...]
+    class_path: str
+    archive_options: tuple[str, ...] = ()
+    on_nodes: bool = False
+
+
+class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one launch will do.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        What the user asked for.
+    cluster : str
+        The name of the cluster.
+    tag : str
+        The YARN tag that only this launch carries.
+    directory : Path
+        Where the files of the launch are written: the properties, the configuration jar, the driver's log.
+    conf : dict of str to str
+        The whole Spark configuration.
+    argv : tuple of str
+        The command that becomes the driver (client mode) or hands it over (cluster mode).
+    environment : dict of str to str
+        The variables added to the caller's.
+    conf_dir : Path
+        The Hadoop configuration directory.
+    uploads : tuple of Upload
+        The local files that travel.
+    notes : tuple of str
+        What the user should know before it runs.
+    """
+
+    spec: JobSpec
+    cluster: str
+    tag: str
+    directory: Path
+    conf: dict[str, str]
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    conf_dir: Path
+    uploads: tuple[Upload, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def driver_log(self) -> Path:
+        """Where the driver JVM (or, in cluster mode, the submitting JVM) logs."""
+        return self.directory / "driver.log"
+
+    def to_text(self) -> str:
+        """Return the plan for people: the command, what it adds to the environment, the configuration, the files."""
+        added = [f"  {name}={shlex.quote(value)}" for name, value in sorted(self.environment.items())]
+        conf = [f"  {key}={value}" for key, value in sorted(redacted(self.conf).items())]
+        files = [f"  {upload.path} ({upload.size_bytes} bytes)" for upload in self.uploads]
+        return "\n".join(
+            [
+                f"cluster      {self.cluster} ({self.conf_dir})",
+                f"command      {shlex.join(self.argv)}",
+                "environment  added to yours:",
+                *added,
+                f"conf         {self.directory / PROPERTIES}:",
+                *conf,
+                "uploads      " + ("" if files else "nothing but Spark's configuration"),
+                *files,
+                *(f"note         {note}" for note in self.notes),
+            ]
+        )
+
+
+_SECRET_WORDS = ("secret", "password", "token", "credential", "access.key", "accesskey")
+
+
+def redacted(conf: Mapping[str, str]) -> dict[str, str]:
+    """Return the configuration with the values of secrets hidden, as Spark itself hides them."""
+    return {
+        key: "*********" if any(word in key.lower() for word in _SECRET_WORDS) else value for key, value in conf.items()
+    }
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What a launch has to know of the cluster it goes to.
+
+    Parameters
+    ----------
+    name : str
+        The cluster's name.
+    conf_dir : Path
+        Its Hadoop configuration directory.
+    loopback : bool
+        Whether the whole cluster lives on this machine's loopback address.
+    conf : dict of str to str
+        Spark keys that this cluster needs, such as where its nodes find Spark's jars.
+    """
+
+    name: str
+    conf_dir: Path
+    loopback: bool
+    conf: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def plan_spark(
+    spec: JobSpec,
+    site: Site,
+    *,
+    spark: SparkHome,
+    jvm: Jvm,
+    python: NodePython,
+    directory: Path,
+    machine_defaults: Mapping[str, str] | None = None,
+) -> SparkPlan:
+    """Return what a launch of `spec` will do; nothing is touched, and only sizes and properties files are read.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        The checked job.
+    site : Site
+        The cluster.
+    spark : SparkHome
+        The Spark to launch with, under a path without spaces.
+    jvm : Jvm
+        How its JVMs are started.
+    python : NodePython
+        The Python of the nodes.
+    directory : Path
+        A directory for this launch alone; its name is the YARN tag.
+    machine_defaults : mapping of str to str, optional
+        The `spark-defaults.conf` of this machine.
+
+    Raises
+    ------
+    SpecError
+        If the properties file cannot be read.
+    """
+    conf = {
+        **spark_conf.JOB_DEFAULTS,
+        **(machine_defaults or {}),
+        **site.conf,
+        **_loopback_conf(site),
+        **_archive_conf(jvm),
+        **(spark_conf.read_properties(Path(spec.properties_file)) if spec.properties_file else {}),
+        **spec.conf,
+        **spark_conf.typed(spec),
+        **_files(spec),
+        "spark.master": "yarn",
+        "spark.yarn.tags": directory.name,
+        "spark.pyspark.python": python.executable,
+    }
+    return SparkPlan(
+        spec=spec,
+        cluster=site.name,
+        tag=directory.name,
+        directory=directory,
+        conf=conf,
+        argv=_argv(spec, conf, jvm, directory),
+        environment=_environment(spec, site, spark, python, directory),
+        conf_dir=site.conf_dir,
+        uploads=_uploads(spec),
+        notes=_notes(spec, python),
+    )
+
+
+def _loopback_conf(site: Site) -> dict[str, str]:
+    """Keep every socket of the job on the loopback address, where the cluster is."""
+    if not site.loopback:
+        return {}
+    return {
+        "spark.driver.host": "localhost",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executorEnv.SPARK_LOCAL_IP": "127.0.0.1",
+        "spark.yarn.appMasterEnv.SPARK_LOCAL_IP": "127.0.0.1",
+    }
+
+
+def _archive_conf(jvm: Jvm) -> dict[str, str]:
+    """Let the JVMs on the nodes use the class-data archive, which asks for its own class path first.
+
+    A user's own `extraClassPath` replaces this one, as it must stand before Spark's jars; the archive is then not used.
+    """
+    options = shlex.join(jvm.archive_options)
+    if not options or not jvm.on_nodes:
+        return {}
+    return {
+        "spark.driver.defaultJavaOptions": options,
+        "spark.executor.defaultJavaOptions": options,
+        "spark.yarn.am.extraJavaOptions": options,
+        "spark.driver.extraClassPath": jvm.class_path,
+        "spark.executor.extraClassPath": jvm.class_path,
+    }
+
+
+def _files(spec: JobSpec) -> dict[str, str]:
+    lists = {
+        "spark.submit.pyFiles": spec.py_files,
+        "spark.files": spec.files,
+        "spark.jars": spec.jars,
+        "spark.archives": spec.archives,
+    }
+    conf = {key: ",".join(_uri(item) for item in items) for key, items in lists.items() if items}
+    return conf | ({"spark.jars.packages": ",".join(spec.packages)} if spec.packages else {})
+
+
+def _uri(item: str) -> str:
+    """Return a URI for a path or URI, an alias after `#` kept; Spark reads a bare path differently here and there."""
+    if _has_scheme(item):
+        return item
+    path, mark, alias = item.partition("#")
+    return Path(path).absolute().as_uri() + mark + alias
+
+
+def _has_scheme(item: str) -> bool:
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", item) is not None
+
+
+def _uploads(spec: JobSpec) -> tuple[Upload, ...]:
+    job = (str(spec.job),) if spec.deploy_mode == "cluster" else ()
+    items = (*job, *spec.py_files, *spec.files, *spec.jars, *spec.archives)
+    paths = (Path(item.partition("#")[0]).absolute() for item in items if not _has_scheme(item))
+    return tuple(Upload(path, path.stat().st_size) for path in paths if path.is_file())
+
+
+def _argv(spec: JobSpec, conf: Mapping[str, str], jvm: Jvm, directory: Path) -> tuple[str, ...]:
+    client = spec.deploy_mode == "client"
+    extra = [shlex.split(conf.get(f"spark.driver.{kind}JavaOptions", "")) for kind in ("default", "extra")]
+    own = conf.get("spark.driver.extraClassPath")
+    class_path = [own] if client and own and own != jvm.class_path else []
+    return (
+        str(jvm.java),
+        *jvm.options,
+        *jvm.archive_options,
+        f"-Xmx{conf.get('spark.driver.memory', '1g') if client else '512m'}",
+        *(option for options in extra for option in options if client and option not in jvm.archive_options),
+        "-cp",
+        os.pathsep.join([*class_path, jvm.class_path, str(directory / CONFIGURATION_JAR)]),
+        SPARK_SUBMIT,
+        "--properties-file",
+        str(directory / PROPERTIES),
+        job_uri(spec, directory),
+        *spec.args,
+    )
+
+
+def job_uri(spec: JobSpec, directory: Path) -> str:
+    """Return where Spark reads the job from.
+
+    In cluster mode Spark puts the bare name into a shell command of the node, so a name with anything but letters,
+    digits, dot, dash and underscore travels under a plain one.
+    """
+    if spec.deploy_mode == "cluster" and not _plain(spec.job.name):
+        return (directory / staged_name(spec.job)).as_uri()
+    return spec.job.absolute().as_uri()
+
+
+def staged_name(job: Path) -> str:
+    """Return a name for the job that survives a shell."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", job.name)
+
+
+def _plain(name: str) -> bool:
+    return staged_name(Path(name)) == name
+
+
+def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython, directory: Path) -> dict[str, str]:
+    environment = {
+        "HADOOP_CONF_DIR": str(site.conf_dir),
+        "SPARK_HOME": str(spark.path),
+        "SPARK_SCALA_VERSION": spark.scala,
+        "PYSPARK_PYTHON": python.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "CLUSTERKIT_DRIVER_LOG": str(directory / "driver.log"),
+        **spec.env_vars,
+    }
+    if spark.python is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(spark.python), spec.env_vars.get("PYTHONPATH")]))
+    if python.packages is not None:
+        environment["PYSPARK_ARCHIVES_PATH"] = f"local:{python.packages}"
+    if site.loopback:
+        environment["SPARK_LOCAL_IP"] = "127.0.0.1"
+    return environment
+
+
+def _notes(spec: JobSpec, python: NodePython) -> tuple[str, ...]:
+    notes = [f"the nodes run {python.executable}: {python.origin}"]
+    if spec.deploy_mode == "cluster":
+        notes.append("the driver runs on the cluster: the application goes on if this command is killed")
+    return tuple(notes)

@@ -18,6 +18,7 @@ import click
 
 import clusterkit
 from clusterkit import errors
+from clusterkit.cli.output import coloured, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,20 +87,10 @@ def respelled(error: errors.ClusterkitError) -> errors.ClusterkitError:
     return type(error)(what, why=why.removesuffix(f" ({place})"), mend=mend)
 
 
-def coloured(stream: TextIO) -> bool:
-    """Whether a stream is a terminal whose user wants colours."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def _write(stream: TextIO, error: errors.ClusterkitError) -> None:
     head = click.style("Error:", fg="red", bold=True) if coloured(stream) else "Error:"
-    stream.write(f"{head} {_visible(str(error))}\n")
+    stream.write(f"{head} {visible(str(error))}\n")
     stream.flush()
-
-
-def _visible(text: str) -> str:
-    """Show control characters instead of sending them to the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _report_usage(error: click.ClickException, stream: TextIO) -> int:

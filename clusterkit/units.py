@@ -100,10 +100,10 @@ def format_bytes(size_bytes: float) -> str:
     """
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1000:
+        if size < 999.5:  # where three digits round up to a fourth
             return f"{size:.3g} {unit}"
         size /= 1024
-    return f"{size:.3g} TiB" if size < 1000 else f"{size:.0f} TiB"
+    return f"{size:.3g} TiB" if size < 999.5 else f"{size:.0f} TiB"
 
 
 def parse_duration(text: str) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from clusterkit import units
 
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """How an entry that is no local path begins: `hdfs:`, `local:`, `https:`."""
 
 
@@ -169,7 +169,8 @@ class Files(Texts):
         if not isinstance(entry, (str, Path)):
             raise _wrong_type(entry, "a path")
         text = str(entry)
-        return text if URI.match(text) else str(LocalPath().from_text(text, base))
+        remote = URI.match(text) and not (base / text).exists()
+        return text if remote else str(LocalPath().from_text(text, base))
 
     def _split(self, text: str, base: Path) -> list[str]:
         """Split at commas, except where a file really has that name: it is refused by name later."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from clusterkit.errors import SpecError
+from clusterkit.settings.kinds import URI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _ALIAS = re.compile(r"[\w][\w.-]*")
-_PATTERN = frozenset("*?[]{}\\")
-_SHELL = frozenset('"$`\\')
+_HADOOP = frozenset("*?[]{}\\:")
+_SHELL = frozenset('"$`')
 _SUFFIXES = {
     "py_files": (".py", ".zip", ".egg", ".jar"),
     "archives": (".tar.gz", ".tgz", ".tar", ".zip", ".jar"),
@@ -31,7 +31,7 @@ def is_uri(entry: str) -> bool:
     >>> is_uri("hdfs:///data/x.csv"), is_uri("/data/x.csv")
     (True, False)
     """
-    return _URI.match(entry) is not None
+    return URI.match(entry) is not None
 
 
 def split_alias(entry: str) -> tuple[str, str | None]:
@@ -112,23 +112,6 @@ def check_readable(key: str | None, path: Path, failed: str | None = None) -> No
         raise SpecError(failed, why=f"this user may not read {path}", mend=f"run `chmod u+r {path}`", key=key)
 
 
-def check_link_name(key: str | None, entry: str, name: str) -> None:
-    """Check that a file's name survives the script with which YARN starts a container.
-
-    Raises
-    ------
-    SpecError
-        If the shell would read something else in it.
-    """
-    if not name.isprintable() or _SHELL & set(name):
-        raise SpecError(
-            f"{entry!r} cannot be sent to the cluster",
-            why=f"YARN's launch script cannot carry control characters or any of {' '.join(sorted(_SHELL))} in a name",
-            mend=f"rename {name!r}" if key is None else f"rename it, or give it another name in {key}: PATH#name",
-            key=key,
-        )
-
-
 def _check_entry(key: str, entry: str) -> None:
     failed = f"{entry!r} cannot be sent with the job"
     if "," in entry:
@@ -157,10 +140,12 @@ def _check_local(key: str, entry: str, failed: str) -> None:
         why = "its path holds control characters, or bytes that are not UTF-8"
         raise SpecError(failed, why=why, mend=f"rename it, and correct {key}", key=key)
     check_readable(key, Path(path), failed)
-    if _PATTERN & set(path):
-        why = f"Spark would take {' '.join(sorted(_PATTERN & set(path)))} in its path for a pattern"
+    if found := _HADOOP & set(path):
+        why = f"Hadoop gives {' '.join(sorted(found))} in a path a meaning of its own"
         raise SpecError(failed, why=why, mend=f"rename it, and correct {key}", key=key)
-    check_link_name(key, entry, link_name(entry))
+    if found := _SHELL & set(link_name(entry)):
+        why = f"YARN's launch script cannot carry {' '.join(sorted(found))} in a file's name"
+        raise SpecError(failed, why=why, mend=f"rename it, or give it another name in {key}: PATH#name", key=key)
 
 
 def _encodable(text: str) -> bool:

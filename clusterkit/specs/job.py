@@ -136,8 +136,6 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
             If a file is missing, cannot be read, or cannot be sent.
         """
         python_source.check_job(self.job)
-        if self.deploy_mode == "cluster":
-            attachments.check_link_name(None, str(self.job), self.job.name)
         for key, path in (("properties_file", self.properties_file), ("keytab", self.keytab)):
             if path is not None:
                 attachments.check_readable(key, path)

@@ -156,7 +156,9 @@ def run(
     return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
 
 
-def spawn_daemon(argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> ProcessIdentity:
+def spawn_daemon(
+    argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path, umask: int = -1
+) -> ProcessIdentity:
     """Start a process that outlives us: its own session, no standard input, output appended to a log.
 
     Parameters
@@ -169,6 +171,8 @@ def spawn_daemon(argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd:
         Its whole environment.
     cwd : Path
         Its working directory.
+    umask : int
+        Its file mode creation mask; ours when negative.
 
     Returns
     -------
@@ -185,6 +189,7 @@ def spawn_daemon(argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd:
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
+            umask=umask,
         )
     finally:
         os.close(descriptor)

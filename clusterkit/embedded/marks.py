@@ -1,0 +1,92 @@
+"""Find the processes of an embedded cluster, by what stands in their arguments and environment.
+
+Each daemon carries its cluster, its name and a digest of its configuration as system properties, so that a daemon
+is found even when the command that started it was killed before it could write anything down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clusterkit.processes import ProcessIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CLUSTER = "-Dclusterkit.cluster="
+_DAEMON = "-Dclusterkit.daemon="
+_CONFIGURATION = "-Dclusterkit.configuration="
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A daemon that runs: its name, the process, and the digest of the configuration it was started with."""
+
+    daemon: str
+    process: ProcessIdentity
+    configuration: str
+
+
+def marks(root: Path, daemon: str, configuration: str) -> tuple[str, ...]:
+    """Return the arguments that mark a daemon as one of the cluster that lies in `root`."""
+    return (f"{_CLUSTER}{root}", f"{_DAEMON}{daemon}", f"{_CONFIGURATION}{configuration}")
+
+
+def daemons(root: Path) -> tuple[Marked, ...]:
+    """Return the daemons of a cluster that run, of this user only."""
+    wanted = f"{_CLUSTER}{root}"
+    found = []
+    for pid in _own_pids():
+        arguments = _strings(pid, "cmdline")
+        if wanted in arguments and _leads_its_session(pid):
+            with contextlib.suppress(ProcessLookupError):
+                process = ProcessIdentity.from_pid(pid)
+                found.append(Marked(_value(arguments, _DAEMON), process, _value(arguments, _CONFIGURATION)))
+    return tuple(mark for mark in found if mark.process.alive)
+
+
+def containers(root: Path) -> tuple[ProcessIdentity, ...]:
+    """Return the processes that a cluster's containers started, however far they wandered.
+
+    YARN tells each container its working directories in `LOCAL_DIRS`, and every descendant inherits that.
+    """
+    found = []
+    for pid in _own_pids():
+        environment = _strings(pid, "environ")
+        local = _value(environment, "LOCAL_DIRS=")
+        if local and _value(environment, "CONTAINER_ID=") and Path(local.split(",", 1)[0]).is_relative_to(root):
+            with contextlib.suppress(ProcessLookupError):
+                found.append(ProcessIdentity.from_pid(pid))
+    return tuple(process for process in found if process.alive)
+
+
+def _own_pids() -> Iterator[int]:
+    own = os.getuid()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == own:
+                    yield int(entry.name)
+
+
+def _strings(pid: int, file: str) -> list[str]:
+    try:
+        return os.fsdecode(Path("/proc", str(pid), file).read_bytes()).split("\0")
+    except OSError:
+        return []
+
+
+def _value(strings: list[str], prefix: str) -> str:
+    return next((text.removeprefix(prefix) for text in strings if text.startswith(prefix)), "")
+
+
+def _leads_its_session(pid: int) -> bool:
+    """Tell a daemon from a child of it that has not yet replaced its arguments."""
+    try:
+        return os.getsid(pid) == pid
+    except OSError:
+        return False

@@ -228,7 +228,7 @@ class Anything:
 def _pair(word: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not equals or not name:
-        raise ValueError(f"{name!r} is not NAME=VALUE")
+        raise ValueError("an entry is not written NAME=VALUE")  # which may be a secret, so it is not shown
     return name, value
 
 

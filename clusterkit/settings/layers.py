@@ -94,7 +94,7 @@ def _in_file(keys: tuple[str, ...], value: Any, origin: Origin) -> Setting | Non
     if setting is not None:
         below = keys[len(setting.path) :]
         if bool(below) != setting.open and value != {}:
-            given = "a table" if below else "one value"
+            given = f"a table{suggestion(dotted, _candidates(keys))}" if below else "one value"
             raise _refusal(dotted, f"it takes {setting.kind.words}, and was given {given}", origin)
         return setting if below or not setting.open else None
     inside = [each.key for each in TABLE if _matches(each.path[: len(keys)], keys)]

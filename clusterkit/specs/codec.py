@@ -10,7 +10,8 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import tomlkit
@@ -19,13 +20,17 @@ import yaml
 from clusterkit.errors import SpecError
 from clusterkit.nearest import suggestion
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 
 
 def to_mapping(spec: msgspec.Struct) -> dict[str, Any]:
     """Return a specification as plain dictionaries, lists, text and numbers, without what equals its default."""
-    mapping: dict[str, Any] = _pruned(msgspec.to_builtins(spec, enc_hook=_encoded))
-    return mapping
+    tree: dict[str, Any] = _listed(msgspec.to_builtins(spec, enc_hook=_encoded))
+    defaults = {field.encode_name: field.default for field in msgspec.structs.fields(spec)}
+    return {name: value for name, value in tree.items() if value != {} or getattr(spec, name) != defaults[name]}
 
 
 def to_json(spec: msgspec.Struct) -> str:
@@ -40,7 +45,7 @@ def to_toml(spec: msgspec.Struct) -> str:
 
 def to_yaml(spec: msgspec.Struct) -> str:
     """Return a specification as YAML text."""
-    text: str = yaml.safe_dump(to_mapping(spec), sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(to_mapping(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -63,7 +68,8 @@ def from_mapping(kind: type[Spec], tree: Any, *, place: str = "") -> Spec:
     """
     if not isinstance(tree, Mapping):
         raise _error(kind, "it is not a table", (), place)
-    _check_names(kind, tree, (), place)
+    for keys, known in _unknown_keys(kind, tree):
+        raise _error(kind, f"there is no key {keys[-1]}{suggestion(keys[-1], known)}", keys, place)
     try:
         return msgspec.convert(tree, kind, dec_hook=_decoded)
     except msgspec.ValidationError as exc:
@@ -118,27 +124,56 @@ def load(kind: type[Spec], path: Path) -> Spec:
     return readers[path.suffix](kind, text, place=str(path))
 
 
-def _check_names(kind: type[msgspec.Struct], tree: Mapping[Any, Any], above: tuple[str, ...], place: str) -> None:
+class _Dumper(yaml.SafeDumper):
+    """Writes text with line ends or control characters in double quotes: the other styles fold some of them."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def _unknown_keys(
+    kind: Any, value: Any, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Iterable[str]]]:
+    """Yield the names that lead to each key a specification does not know, with those it does know."""
+    arms = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield from _unknown_fields(kind, value, above)
+    elif get_origin(kind) in {Annotated, Union, UnionType}:
+        for arm in arms:
+            yield from _unknown_keys(arm, value, above)
+    elif isinstance(value, Mapping) and arms:
+        for name, entry in value.items():
+            yield from _unknown_keys(arms[-1], entry, (*above, str(name)))
+    elif isinstance(value, list) and arms:
+        for index, entry in enumerate(value):
+            yield from _unknown_keys(arms[0], entry, (*above, str(index)))
+
+
+def _unknown_fields(
+    kind: type[msgspec.Struct], value: Any, above: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Iterable[str]]]:
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-    for name, value in tree.items():
-        if name not in fields:
-            raise _error(kind, f"there is no key {name}{suggestion(str(name), fields)}", (*above, str(name)), place)
-        for nested in _structs(fields[name]) if isinstance(value, Mapping) else ():
-            _check_names(nested, value, (*above, name), place)
-
-
-def _structs(kind: Any) -> list[type[msgspec.Struct]]:
-    """Return the specification a field holds, itself or as one arm of a union."""
-    arms = (kind, *get_args(kind))
-    return [arm for arm in arms if isinstance(arm, type) and issubclass(arm, msgspec.Struct)]
+    for name, entry in value.items() if isinstance(value, Mapping) else ():
+        if name in fields:
+            yield from _unknown_keys(fields[name], entry, (*above, name))
+        else:
+            yield (*above, str(name)), fields
 
 
 def _error(kind: type, why: str, keys: tuple[str, ...], place: str) -> SpecError:
-    noun = kind.__name__
     key = ".".join(keys)
     where = ", ".join(part for part in (place, f"at {key}" if key else "") if part)
-    mend = f"correct {place or key or 'it'}"
-    return SpecError(f"this is no {noun}", why=why, mend=mend, key=key or None, place=where or None)
+    return SpecError(
+        f"{place or 'this'} is not a {kind.__name__}",
+        why=why,
+        mend=f"correct {place or key or 'the text'}",
+        key=key or None,
+        place=where or None,
+    )
 
 
 def _encoded(value: Any) -> Any:
@@ -150,12 +185,13 @@ def _encoded(value: Any) -> Any:
 def _decoded(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
+    if kind is Path:
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
     raise NotImplementedError(kind.__name__)
 
 
-def _pruned(value: Any) -> Any:
-    """Leave out empty tables, which nested specifications of defaults become."""
-    if not isinstance(value, dict):
-        return value
-    kept = {name: _pruned(entry) for name, entry in value.items()}
-    return {name: entry for name, entry in kept.items() if entry != {}}
+def _listed(value: Any) -> Any:
+    """Make lists of tuples, which not every format's library takes."""
+    if isinstance(value, dict):
+        return {name: _listed(entry) for name, entry in value.items()}
+    return [_listed(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from clusterkit.applications import exit_codes, waiting
+from clusterkit.errors import ApplicationError, ClusterError, LaunchError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from clusterkit.applications.why import Cause, Evidence
+    from clusterkit.hadoop.cluster import Cluster
     from clusterkit.hadoop.resource_manager import ApplicationReport
 
     Listener = Callable[[str, str], None]
     """Told of each stage, and of each change inside one: the stage's name and the detail."""
 
-_FAST_POLL_S = 0.1
-_SLOW_POLL_S = 1.0
-_SETTLE_S = 15.0
-FINAL_STATES = frozenset({"FINISHED", "FAILED", "KILLED"})
+_POLL_S = 0.1
+_REPORT_INTERVAL_S = 0.5
+_SETTLE_S = 10.0
+_PATIENCE_S = 300.0
 
 
 class Driver(Protocol):
@@ -29,6 +36,18 @@ class Driver(Protocol):
     @property
     def application_id(self) -> str | None:
         """The application it submitted, None before it has."""
+
+    @property
+    def holds_job(self) -> bool:
+        """Whether the job itself runs in it (client mode), so that its exit code is the job's."""
+
+    @property
+    def uploads(self) -> Mapping[str, int]:
+        """The size in bytes of each file that travels, by name."""
+
+    @property
+    def uploaded(self) -> frozenset[str]:
+        """The names of the files whose upload has begun."""
 
     @property
     def stderr_tail(self) -> str:
@@ -54,8 +73,234 @@ class Outcome:
     exit_code : int
         The job's exit code; 1 where YARN knows only that it failed.
     report : ApplicationReport or None
-        YARN's last report; None when the job ended without asking YARN for anything.
+        YARN's last report; None when the job asked nothing of YARN, or when YARN no longer answers.
     """
 
     exit_code: int
     report: ApplicationReport | None
+
+
+class Application:
+    """One YARN application.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where it runs.
+    application_id : str, optional
+        Its id, where it is known already.
+    driver : Driver, optional
+        The local process that submits it, or is its driver.
+    tag : str, optional
+        The YARN tag that only this application carries.
+
+    Examples
+    --------
+    >>> application = clusterkit.submit("job.py", executor_memory="2g")  # doctest: +SKIP
+    >>> application.wait().exit_code  # doctest: +SKIP
+    0
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        application_id: str | None = None,
+        *,
+        driver: Driver | None = None,
+        tag: str | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.tag = tag
+        self._id = application_id
+        self._driver = driver
+
+    def __repr__(self) -> str:
+        return f"<Application {self.id or 'not submitted yet'} on {self.cluster.name}>"
+
+    @property
+    def id(self) -> str | None:
+        """The application's id; None before it is submitted, or when the job asks nothing of YARN."""
+        if self._id is None and self._driver is not None:
+            self._id = self._driver.application_id
+        return self._id
+
+    @property
+    def driver(self) -> Driver | None:
+        """The local process, where there is one."""
+        return self._driver
+
+    @property
+    def state(self) -> str:
+        """Its state, as YARN names it; `SUBMITTING` before it has an id."""
+        return self.report().state if self.id else "SUBMITTING"
+
+    def report(self) -> ApplicationReport:
+        """Return what YARN says of it now.
+
+        Raises
+        ------
+        ApplicationError
+            If it is not submitted yet, or YARN does not know it.
+        ClusterError
+            If the ResourceManager does not answer.
+        """
+        return self.cluster.resource_manager.application(self._required_id())
+
+    def wait_for_id(self, tell: Listener | None = None) -> str | None:
+        """Wait until it is submitted and return its id; None when the job ended without asking for one.
+
+        Parameters
+        ----------
+        tell : callable, optional
+            Is told of the stages on the way.
+        """
+        driver = self._driver
+        while self.id is None and driver is not None:
+            if tell is not None:
+                tell(*_submitting(driver))
+            if driver.wait(_POLL_S) is not None:
+                break
+        return self.id
+
+    def wait(self, tell: Listener | None = None) -> Outcome:
+        """Wait for its end and return how it ended.
+
+        Parameters
+        ----------
+        tell : callable, optional
+            Is told of the stages: `submitting`, `uploading`, `accepted`, `running`.
+
+        Raises
+        ------
+        ClusterError
+            If the ResourceManager stays silent for five minutes while nothing else tells of the application.
+        """
+        tell = tell or _silent
+        self.wait_for_id(tell)
+        driver = self._driver
+        if driver is not None and self.id is None:
+            return Outcome(driver.wait(_POLL_S) or 0, None)
+        if driver is not None and driver.holds_job:
+            return self._wait_for_driver(driver, waiting.Stages(self.cluster, tell))
+        return self._wait_for_yarn(waiting.Stages(self.cluster, tell))
+
+    def kill(self) -> None:
+        """End it: the local process first, then the application, if it was submitted.
+
+        Raises
+        ------
+        ClusterError
+            If the ResourceManager does not answer.
+        """
+        if self._driver is not None:
+            self._driver.end()
+        application_id = self.id or self._id_by_tag()
+        if application_id is not None:
+            self._id = application_id
+            self.cluster.resource_manager.kill(application_id)
+
+    def why(self, outcome: Outcome | None = None) -> Cause:
+        """Return the probable cause of its failure, or of its wait.
+
+        Parameters
+        ----------
+        outcome : Outcome, optional
+            How it ended, where that is known already.
+        """
+        from clusterkit.applications import why  # noqa: PLC0415 - only needed when something went wrong
+
+        return why.explain(self._evidence(outcome))
+
+    def failure(self, outcome: Outcome) -> ApplicationError:
+        """Return the error that tells why it failed."""
+        cause = self.why(outcome)
+        return ApplicationError(
+            cause.what, why=cause.why, mend=cause.mend, application_id=self.id, job_exit_code=outcome.exit_code
+        )
+
+    def failed_submission(self) -> LaunchError:
+        """Return the error that tells why it was not submitted."""
+        cause = self.why()
+        return LaunchError(cause.what, why=cause.why, mend=cause.mend)
+
+    def _evidence(self, outcome: Outcome | None) -> Evidence:
+        from clusterkit.applications.why import Evidence  # noqa: PLC0415
+
+        driver = self._driver
+        report = outcome.report if outcome else None
+        if report is None and self.id is not None:
+            with contextlib.suppress(ClusterError, ApplicationError):
+                report = self.report()
+        return Evidence(
+            exit_code=outcome.exit_code if outcome else None,
+            report=report,
+            stderr=driver.stderr_tail if driver else "",
+            driver_log=driver.log_tail if driver else "",
+        )
+
+    def _wait_for_driver(self, driver: Driver, stages: waiting.Stages) -> Outcome:
+        """Wait for the process that holds the job; YARN is only asked so that the user sees something."""
+        asked_s = 0.0
+        while (code := driver.wait(_POLL_S)) is None:
+            if time.monotonic() - asked_s >= _REPORT_INTERVAL_S:
+                asked_s = time.monotonic()
+                try:
+                    stages.report(self.report())
+                except ClusterError as exc:
+                    stages.unreachable(exc)
+        return Outcome(code, self._settled())
+
+    def _wait_for_yarn(self, stages: waiting.Stages) -> Outcome:
+        answered_s = time.monotonic()
+        while True:
+            try:
+                report = self.report()
+            except ClusterError as exc:
+                if time.monotonic() - answered_s > _PATIENCE_S:
+                    raise
+                stages.unreachable(exc)
+            else:
+                answered_s = time.monotonic()
+                stages.report(report)
+                if report.ended:
+                    return Outcome(exit_codes.from_report(report.final_status, report.diagnostics), report)
+            time.sleep(_REPORT_INTERVAL_S)
+
+    def _settled(self) -> ApplicationReport | None:
+        """Return YARN's last word once the driver has ended: it follows within moments."""
+        deadline_s = time.monotonic() + _SETTLE_S
+        report = None
+        while time.monotonic() < deadline_s and (report is None or not report.ended):
+            try:
+                report = self.report()
+            except (ClusterError, ApplicationError):
+                return None
+            if not report.ended:
+                time.sleep(_POLL_S)
+        return report
+
+    def _required_id(self) -> str:
+        if self.id is None:
+            raise ApplicationError(
+                "the application has no id yet",
+                why="it is not submitted, or the job ended without asking YARN for anything",
+                mend="wait for it: Application.wait_for_id() or Application.wait()",
+            )
+        return self.id
+
+    def _id_by_tag(self) -> str | None:
+        """Find a submission that was cut off between YARN's answer and our reading it."""
+        if self.tag is None:
+            return None
+        found = self.cluster.resource_manager.applications(tags=[self.tag])
+        return found[0].id if found else None
+
+
+def _submitting(driver: Driver) -> tuple[str, str]:
+    if driver.uploaded and driver.uploads:
+        return "uploading", waiting.uploading(driver.uploaded, driver.uploads)
+    return "submitting", "starting Spark"
+
+
+def _silent(stage: str, detail: str) -> None:
+    """Tell nobody."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from clusterkit.errors import ClusterError
 
-class Rest(Protocol):
-    """The part of the REST client that is needed here."""
-
-    def json(self, url: str, **parameters: str) -> Any:
-        """Return the decoded JSON document at a URL."""
+if TYPE_CHECKING:
+    from clusterkit.hadoop.rest import Rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +52,28 @@ def from_documents(executors: list[dict[str, Any]], stages: list[dict[str, Any]]
         tasks_total=sum(int(stage.get("numTasks", 0)) for stage in stages),
         stages=len(stages),
     )
+
+
+class SparkUi:
+    """Asks the driver of a running application, through the address that YARN gives out; silence is no error.
+
+    An application that is busy, or whose address this machine may not reach, simply shows no progress.
+    """
+
+    def __init__(self) -> None:
+        self.progress: SparkProgress | None = None
+        self._rest: Rest | None = None
+
+    def refresh(self, tracking_url: str, application_id: str) -> None:
+        """Ask once, and keep the answer in `progress`."""
+        from clusterkit.hadoop.rest import Rest  # noqa: PLC0415 - waits without progress need no HTTP
+
+        self._rest = self._rest or Rest("Spark", "")
+        root = f"{tracking_url.rstrip('/')}/api/v1/applications/{application_id}"
+        try:
+            executors = self._rest.get(f"{root}/executors").json()
+            stages = self._rest.get(f"{root}/stages", {"status": "active"}).json()
+        except (ClusterError, ValueError):
+            return
+        if isinstance(executors, list) and isinstance(stages, list):
+            self.progress = from_documents(executors, stages)

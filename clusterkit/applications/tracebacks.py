@@ -79,7 +79,7 @@ def find(text: str) -> Traceback | None:
     found = [_parse(lines[start + 1 :], on_worker=_from_worker(lines, start)) for start in starts]
     tracebacks = [traceback for traceback in found if traceback is not None]
     workers = [traceback for traceback in tracebacks if traceback.on_worker]
-    return (workers or tracebacks or [None])[-1]
+    return next(reversed(workers or tracebacks), None)
 
 
 def _from_worker(lines: list[str], start: int) -> bool:

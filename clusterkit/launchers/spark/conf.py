@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from clusterkit.specs.job import JobSpec
 
 SESSION_DEFAULTS: Mapping[str, str] = {
-    # Python workers talk through a socket file: no port, no round of authentication for each worker.
-    "spark.python.unix.domain.socket.enabled": "true",
+    # A socket file would lie in the container's directory, whose path is longer than the 107 bytes an address may have.
+    "spark.python.unix.domain.socket.enabled": "false",
     # Arrow input that is not Arrow already is copied row by row by this reader: 10-15 % slower on Parquet.
     "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
     # With reused workers a later task dies of a closed channel (Spark 4.3.0).

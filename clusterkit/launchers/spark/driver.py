@@ -10,7 +10,9 @@ import sys
 import threading
 import zipfile
 from collections import deque
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
 
 from clusterkit.launchers.spark import conf as spark_conf
 from clusterkit.launchers.spark.plan import CONFIGURATION_JAR, PROPERTIES, job_uri, staged_name
@@ -18,7 +20,6 @@ from clusterkit.processes import Leashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from clusterkit.launchers.spark.plan import SparkPlan
 
@@ -39,6 +40,22 @@ appender.file.layout.pattern = %d{yy/MM/dd HH:mm:ss.SSS} %p %c{1}: %m%n%ex
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a job's streams go.
+
+    Parameters
+    ----------
+    stdout : callable, optional
+        Receives each piece of standard output; None hands our own to the job, untouched.
+    stderr : callable, optional
+        Receives each line of standard error; None copies it to our own.
+    """
+
+    stdout: Callable[[bytes], None] | None = None
+    stderr: Callable[[bytes], None] | None = None
+
+
 class Driver:
     """The running process of a launch.
 
@@ -50,27 +67,33 @@ class Driver:
         What it runs.
     environ : mapping of str to str
         The environment it starts from.
-    stderr : callable, optional
-        Receives each piece of the job's standard error as it comes; `sys.stderr` by default.
+    output : Output, optional
+        Where the job's streams go.
     """
 
-    def __init__(
-        self, plan: SparkPlan, *, environ: Mapping[str, str], stderr: Callable[[bytes], None] | None = None
-    ) -> None:
+    def __init__(self, plan: SparkPlan, *, environ: Mapping[str, str], output: Output | None = None) -> None:
+        output = output or Output()
         self._plan = plan
         self._log = _LogReader(plan.driver_log)
-        self._stderr = stderr or _to_stderr
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         write_files(plan)
         self._process = Leashed(
             plan.argv,
             env=_environment(plan, environ),
-            cwd=plan.spec.directory,
+            cwd=Path.cwd(),
             stdin=subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None,
+            stdout=subprocess.PIPE if output.stdout else None,
             stderr=subprocess.PIPE,
         )
-        self._pump = threading.Thread(target=self._copy_stderr, name="driver-stderr", daemon=True)
-        self._pump.start()
+        self._pumps = [
+            threading.Thread(target=pump, args=arguments, name="clusterkit-output", daemon=True)
+            for pump, arguments in (
+                (_copy, (self._process.stdout, output.stdout)),
+                (_copy, (self._process.stderr, self._keeping(output.stderr or _to_stderr))),
+            )
+        ]
+        for thread in self._pumps:
+            thread.start()
 
     @property
     def exit_code(self) -> int | None:
@@ -83,10 +106,20 @@ class Driver:
         return self._log.application_id
 
     @property
+    def holds_job(self) -> bool:
+        """Whether the job itself runs in it, so that its exit code is the job's."""
+        return self._plan.spec.deploy_mode == "client"
+
+    @property
+    def uploads(self) -> Mapping[str, int]:
+        """The size in bytes of each file that travels, by name."""
+        return {upload.path.name: upload.size_bytes for upload in self._plan.uploads}
+
+    @property
     def uploaded(self) -> frozenset[str]:
         """The names of the files whose upload has begun."""
         self._log.read()
-        return frozenset(self._log.uploads)
+        return frozenset(uri.rpartition("/")[2] for uri in self._log.uploads)
 
     @property
     def stderr_tail(self) -> str:
@@ -102,13 +135,13 @@ class Driver:
         """Wait up to `timeout_s` seconds for the end and return the exit code, None while it runs."""
         code = self._process.wait(timeout_s)
         if code is not None:
-            self._pump.join(timeout=5)
+            self._drain()
         return code
 
     def end(self) -> int:
         """End the process group and return its exit code."""
         code = self._process.end()
-        self._pump.join(timeout=5)
+        self._drain()
         return code
 
     def __enter__(self) -> Self:
@@ -117,14 +150,25 @@ class Driver:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def _copy_stderr(self) -> None:
-        stream = self._process.stderr
-        with contextlib.suppress(ValueError, OSError):  # closed under us when the driver is ended
-            for line in stream or ():
-                self._tail.append(line)
-                self._stderr(line)
-        if stream is not None:
-            stream.close()
+    def _keeping(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        def keep(line: bytes) -> None:
+            self._tail.append(line)
+            write(line)
+
+        return keep
+
+    def _drain(self) -> None:
+        """Let what the job wrote last be copied before its end is reported."""
+        for thread in self._pumps:
+            thread.join(timeout=5)
+
+
+def _copy(stream: IO[bytes] | None, write: Callable[[bytes], None] | None) -> None:
+    if stream is None or write is None:
+        return
+    with contextlib.suppress(ValueError, OSError), stream:  # closed under us when the driver is ended
+        for line in stream:
+            write(line)
 
 
 def _to_stderr(piece: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clusterkit.launchers.spark import conf as spark_conf
+from clusterkit.launchers.spark.jars import SparkArchive
 from clusterkit.specs.job import JobSpec
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
         The variables added to the caller's.
     conf_dir : Path
         The Hadoop configuration directory.
+    spark_archive : SparkArchive or None
+        Spark's jars as they have to be on HDFS before the launch; None where nothing has to.
     uploads : tuple of Upload
         The local files that travel.
     notes : tuple of str
@@ -108,6 +111,7 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     environment: dict[str, str]
     conf_dir: Path
+    spark_archive: SparkArchive | None = None
     uploads: tuple[Upload, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -115,6 +119,12 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
     def driver_log(self) -> Path:
         """Where the driver JVM (or, in cluster mode, the submitting JVM) logs."""
         return self.directory / "driver.log"
+
+    def to_builtins(self) -> dict[str, object]:
+        """Return the plan as plain values, secrets hidden, for JSON."""
+        shown = msgspec.structs.replace(self, conf=redacted(self.conf))
+        plain: dict[str, object] = msgspec.to_builtins(shown, enc_hook=str)
+        return plain
 
     def to_text(self) -> str:
         """Return the plan for people: the command, what it adds to the environment, the configuration, the files."""
@@ -157,6 +167,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         Its Hadoop configuration directory.
     loopback : bool
         Whether the whole cluster lives on this machine's loopback address.
+    root : str or None
+        The HDFS directory where clusterkit keeps Spark's jars, as a URI; None where the nodes have them.
     conf : dict of str to str
         Spark keys that this cluster needs, such as where its nodes find Spark's jars.
     """
@@ -164,7 +176,15 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     conf_dir: Path
     loopback: bool
+    root: str | None = None
     conf: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def machine_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the `spark-defaults.conf` of this machine, where SPARK_CONF_DIR names a directory that holds one."""
+    conf_dir = environ.get("SPARK_CONF_DIR")
+    path = Path(conf_dir, "spark-defaults.conf") if conf_dir else None
+    return spark_conf.read_properties(path) if path is not None and path.is_file() else {}
 
 
 def plan_spark(
@@ -215,6 +235,9 @@ def plan_spark(
         "spark.yarn.tags": directory.name,
         "spark.pyspark.python": python.executable,
     }
+    archive = _spark_archive(site, spark, conf)
+    if archive is not None:
+        conf["spark.yarn.archive"] = archive.uri
     return SparkPlan(
         spec=spec,
         cluster=site.name,
@@ -224,20 +247,26 @@ def plan_spark(
         argv=_argv(spec, conf, jvm, directory),
         environment=_environment(spec, site, spark, python, directory),
         conf_dir=site.conf_dir,
+        spark_archive=archive,
         uploads=_uploads(spec),
         notes=_notes(spec, python),
     )
 
 
+def _spark_archive(site: Site, spark: SparkHome, conf: Mapping[str, str]) -> SparkArchive | None:
+    """Spark would zip and upload its jars, 460 MB, at each submission; one archive on HDFS serves all of them."""
+    if site.root is None or "spark.yarn.archive" in conf or "spark.yarn.jars" in conf:
+        return None
+    return SparkArchive.of(spark, site.root)
+
+
 def _loopback_conf(site: Site) -> dict[str, str]:
-    """Keep every socket of the job on the loopback address, where the cluster is."""
+    """Keep the driver's sockets on the loopback address; the NodeManagers see to those of the containers."""
     if not site.loopback:
         return {}
     return {
         "spark.driver.host": "localhost",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.executorEnv.SPARK_LOCAL_IP": "127.0.0.1",
-        "spark.yarn.appMasterEnv.SPARK_LOCAL_IP": "127.0.0.1",
     }
 
 

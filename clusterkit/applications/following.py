@@ -1,0 +1,1 @@
+"""Follow the driver's standard output where the driver runs on the cluster."""

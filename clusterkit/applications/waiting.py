@@ -1,0 +1,102 @@
+"""Wait for an application, and tell what it waits for."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from clusterkit import units
+from clusterkit.applications import spark_ui
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from clusterkit.applications.spark_ui import SparkProgress
+    from clusterkit.errors import ClusterError
+    from clusterkit.hadoop.cluster import Cluster
+    from clusterkit.hadoop.resource_manager import ApplicationReport
+
+    Listener = Callable[[str, str], None]
+
+_UI_INTERVAL_S = 1.0
+_AM_LIMIT = re.compile(r"AM resource limit|ApplicationMaster resource limit|am-resource", re.IGNORECASE)
+_USER_LIMIT = re.compile(r"user limit", re.IGNORECASE)
+
+
+class Stages:
+    """Tells a listener the stages of one application, from YARN's reports and Spark's own account.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where it runs.
+    tell : callable
+        Receives a stage's name and its detail.
+    """
+
+    def __init__(self, cluster: Cluster, tell: Listener) -> None:
+        self._cluster = cluster
+        self._tell = tell
+        self._ui = spark_ui.SparkUi()
+        self._asked_s = 0.0
+
+    def report(self, report: ApplicationReport) -> None:
+        """Tell the stage that a report shows."""
+        if report.state == "RUNNING":
+            self._tell("running", self._running(report))
+        elif not report.ended:
+            self._tell("accepted", f"queue {report.queue}, {waits_for(report.diagnostics)}")
+
+    def unreachable(self, error: ClusterError) -> None:
+        """Tell that the ResourceManager does not answer; the application may well go on."""
+        self._tell("waiting", f"for the ResourceManager: {error.why}")
+
+    def _running(self, report: ApplicationReport) -> str:
+        address = report.tracking_url or "no tracking URL yet"
+        progress = self._progress(report)
+        return f"{progress}; {address}" if progress else address
+
+    def _progress(self, report: ApplicationReport) -> SparkProgress | None:
+        now_s = time.monotonic()
+        if report.type == "SPARK" and report.tracking_url and now_s - self._asked_s >= _UI_INTERVAL_S:
+            self._asked_s = now_s
+            self._ui.refresh(report.tracking_url, report.id)
+        return self._ui.progress
+
+
+def waits_for(diagnostics: str) -> str:
+    """Return, in a few words, what an accepted application waits for.
+
+    Parameters
+    ----------
+    diagnostics : str
+        What the CapacityScheduler says of it.
+
+    Examples
+    --------
+    >>> waits_for("Application is added to the scheduler and is not yet activated. "
+    ...           "Queue's AM resource limit exceeded.  Details : AM Partition = <DEFAULT_PARTITION>;")
+    "waits: the queue's share for ApplicationMasters is used up"
+    """
+    if _AM_LIMIT.search(diagnostics):
+        return "waits: the queue's share for ApplicationMasters is used up"
+    if _USER_LIMIT.search(diagnostics):
+        return "waits: your share of the queue is used up"
+    if "Skipping AM assignment" in diagnostics or "not yet activated" in diagnostics:
+        return "waits for room on a node"
+    return "waits for its ApplicationMaster to start"
+
+
+def uploading(names: frozenset[str], sizes: Mapping[str, int]) -> str:
+    """Return how much of the job's files is on its way: begun and whole size.
+
+    Parameters
+    ----------
+    names : frozenset of str
+        The names of the files whose upload has begun.
+    sizes : mapping of str to int
+        The size in bytes of each file that travels, by name.
+    """
+    begun = sum(size for name, size in sizes.items() if name in names)
+    return f"{units.format_bytes(begun)} of {units.format_bytes(sum(sizes.values()))}"

@@ -1,0 +1,294 @@
+"""The one place where cluster, environment and launcher meet: plan a launch, then launch it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clusterkit.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from clusterkit.applications.application import Application
+    from clusterkit.embedded.cluster import EmbeddedCluster
+    from clusterkit.hadoop.cluster import Cluster
+    from clusterkit.hadoop.java import Java
+    from clusterkit.launchers.spark.driver import Output
+    from clusterkit.launchers.spark.home import SparkHome
+    from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, SparkPlan
+    from clusterkit.settings import Settings
+    from clusterkit.specs.job import JobSpec
+
+    Tell = Callable[[str, str], None]
+
+_EMBEDDED_NAME = "default"
+_EMBEDDED_CORES = 4
+_KEEP_S = 7 * 24 * 3600
+
+
+def find_cluster(settings: Settings, *, environ: Mapping[str, str], start: Tell | None = None) -> Cluster:
+    """Return the cluster that a command is about.
+
+    It is the one that the setting `cluster` names, else that of `HADOOP_CONF_DIR`, else an embedded cluster that runs,
+    else, where `start` is given, one that is started now.
+
+    Parameters
+    ----------
+    settings : Settings
+        The resolved settings.
+    environ : mapping of str to str
+        The environment, for `HADOOP_CONF_DIR`.
+    start : callable, optional
+        Allows an embedded cluster to be started, and is told what is being done.
+
+    Raises
+    ------
+    ClusterError
+        If none is found, or the one that is named does not run.
+    """
+    from clusterkit.hadoop.cluster import Cluster  # noqa: PLC0415 - a command that fails earlier needs none of it
+
+    if settings.cluster is not None:
+        return _named(settings, settings.cluster)
+    if conf_dir := environ.get("HADOOP_CONF_DIR"):
+        embedded = next((each for each in _embedded(settings) if each.layout.conf == Path(conf_dir).absolute()), None)
+        return _cluster_of(embedded) if embedded else Cluster.from_directory(conf_dir, Path(conf_dir), environ=environ)
+    running = _running(settings)
+    if running is None and start is not None:
+        start("cluster", f"none is named or running: starting the embedded one, {_EMBEDDED_NAME!r}, on this machine")
+        running = _embedded_named(settings, _EMBEDDED_NAME)
+        running.up(said=start)
+    if running is None:
+        raise ClusterError(
+            "there is no cluster to ask",
+            why="no cluster is named, HADOOP_CONF_DIR is not set, and no embedded cluster runs",
+            mend="name one with --cluster or HADOOP_CONF_DIR, or start one with `clusterkit cluster up`",
+        )
+    return _cluster_of(running)
+
+
+def _named(settings: Settings, name: str) -> Cluster:
+    from clusterkit.hadoop.cluster import Cluster  # noqa: PLC0415
+
+    if name in settings.clusters:
+        return Cluster.from_directory(name, settings.clusters[name].conf_dir)
+    embedded = _embedded_named(settings, name)
+    if embedded.spec is None:
+        known = sorted({*settings.clusters, *(each.name for each in _embedded(settings))})
+        raise ClusterError(
+            f"there is no cluster {name}",
+            why=f"settings and this machine know {', '.join(known)}"
+            if known
+            else "neither settings nor this machine know any cluster",
+            mend=f"add [clusters.{name}] with conf_dir to clusterkit.toml, or start an embedded one: "
+            f"`clusterkit cluster up --name {name}`",
+            cluster=name,
+        )
+    if not embedded.running:
+        raise ClusterError(
+            f"the embedded cluster {name} does not run",
+            why="none of its daemons is alive",
+            mend=f"start it: `clusterkit cluster up --name {name}`",
+            cluster=name,
+        )
+    return _cluster_of(embedded)
+
+
+def _cluster_of(embedded: EmbeddedCluster) -> Cluster:
+    from clusterkit.hadoop.cluster import Cluster  # noqa: PLC0415
+
+    return Cluster.from_directory(embedded.name, embedded.layout.conf, embedded=True)
+
+
+def _embedded_named(settings: Settings, name: str) -> EmbeddedCluster:
+    from clusterkit.embedded.cluster import EmbeddedCluster  # noqa: PLC0415
+
+    return EmbeddedCluster(name, data_dir=settings.data_dir, cache_dir=settings.cache_dir, java_home=settings.java_home)
+
+
+def _embedded(settings: Settings) -> list[EmbeddedCluster]:
+    """Return the embedded clusters of this machine, the default one first."""
+    names = {path.parent.name for path in (settings.data_dir / "clusters").glob("*/cluster.json")}
+    return [_embedded_named(settings, name) for name in sorted(names, key=lambda name: (name != _EMBEDDED_NAME, name))]
+
+
+def _running(settings: Settings) -> EmbeddedCluster | None:
+    """Return the embedded cluster that runs: the default one, or the only one."""
+    running = [each for each in _embedded(settings) if each.running]
+    if len(running) > 1 and running[0].name != _EMBEDDED_NAME:
+        raise ClusterError(
+            "it is not clear which cluster is meant",
+            why=f"the embedded clusters {', '.join(each.name for each in running)} all run",
+            mend=f"name one: --cluster {running[0].name}",
+        )
+    return running[0] if running else None
+
+
+def prepare(
+    job: Path,
+    args: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object] | None = None,
+    keywords: Mapping[str, object] | None = None,
+    start: Tell | None = None,
+) -> tuple[SparkPlan, Cluster]:
+    """Return the plan of a job, and the cluster it is for: every check is done, nothing is sent.
+
+    Parameters
+    ----------
+    job : Path
+        The job file.
+    args : sequence of str
+        The job's own arguments.
+    environ : mapping of str to str
+        The environment.
+    flags, keywords : mapping of str to object, optional
+        The settings that were given by hand, as `settings.load` takes them.
+    start : callable, optional
+        Allows an embedded cluster to be started, and is told what is being done.
+
+    Raises
+    ------
+    SettingsError, SpecError, ClusterError, LaunchError
+        As `settings.load`, `JobSpec.from_settings`, `find_cluster` and `plan` do.
+    """
+    from clusterkit import settings as setting_layers  # noqa: PLC0415
+    from clusterkit.specs.job import JobSpec  # noqa: PLC0415
+
+    settings = setting_layers.load(flags, keywords=keywords, environ=environ)
+    spec = JobSpec.from_settings(settings, job, args)
+    cluster = find_cluster(settings, environ=environ, start=start)
+    return plan(spec, settings, cluster, environ=environ), cluster
+
+
+def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mapping[str, str]) -> SparkPlan:
+    """Return everything that the launch of a job will do; `launch` does it.
+
+    Parameters
+    ----------
+    spec : JobSpec
+        The checked job.
+    settings : Settings
+        The resolved settings.
+    cluster : Cluster
+        Where it goes.
+    environ : mapping of str to str
+        The environment of the launch.
+
+    Raises
+    ------
+    LaunchError
+        If Spark is missing or not supported.
+    ClusterError
+        If no supported Java is found, or the cluster does not answer.
+    SpecError
+        If the cluster cannot take the job: an unknown queue, or more memory or vcores than it has.
+    """
+    from clusterkit.hadoop.java import find_java  # noqa: PLC0415
+    from clusterkit.launchers.spark import preflight  # noqa: PLC0415
+    from clusterkit.launchers.spark.home import find_spark  # noqa: PLC0415
+    from clusterkit.launchers.spark.launcher import jvm_options  # noqa: PLC0415
+    from clusterkit.launchers.spark.plan import machine_defaults, plan_spark  # noqa: PLC0415
+
+    spark = find_spark(settings.spark.home).view(settings.cache_dir)
+    java = find_java(settings.java_home, environ)
+    options = jvm_options(spark, java, environ=environ)
+    planned = plan_spark(
+        spec,
+        _site(cluster, spark, settings),
+        spark=spark,
+        jvm=_jvm(cluster, spark, java, options, settings),
+        python=_node_python(cluster, spark),
+        directory=settings.data_dir / "launches" / f"clusterkit-{secrets.token_hex(8)}",
+        machine_defaults=machine_defaults(environ),
+    )
+    preflight.check(planned, cluster.resource_manager)
+    return planned
+
+
+def launch(
+    planned: SparkPlan,
+    cluster: Cluster,
+    *,
+    environ: Mapping[str, str],
+    output: Output | None = None,
+    tell: Tell | None = None,
+) -> Application:
+    """Do what a plan says, and return the handle of the application.
+
+    Parameters
+    ----------
+    planned : SparkPlan
+        The plan.
+    cluster : Cluster
+        The cluster it was made for.
+    environ : mapping of str to str
+        The environment the driver starts from.
+    output : Output, optional
+        Where the job's streams go; those of this process otherwise.
+    tell : callable, optional
+        Is told of what takes a while before the job starts: a stage and its detail.
+
+    Raises
+    ------
+    StoreError
+        If Spark's jars cannot be put on HDFS.
+    """
+    from clusterkit.applications.application import Application  # noqa: PLC0415
+    from clusterkit.launchers.spark import jars  # noqa: PLC0415
+    from clusterkit.launchers.spark.driver import Driver  # noqa: PLC0415
+
+    _sweep(planned.directory.parent)
+    if planned.spark_archive is not None:
+        jars.put(planned.spark_archive, cluster.hdfs, tell=tell)
+    return Application(cluster, driver=Driver(planned, environ=environ, output=output), tag=planned.tag)
+
+
+def _sweep(launches: Path) -> None:
+    """Remove what launches of more than a week ago left here: their logs, properties and configuration."""
+    if launches.is_dir():
+        oldest_s = time.time() - _KEEP_S
+        for directory in launches.iterdir():
+            if directory.stat().st_mtime < oldest_s:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _site(cluster: Cluster, spark: SparkHome, settings: Settings) -> Site:
+    from clusterkit.launchers.spark.plan import Site  # noqa: PLC0415
+
+    conf: dict[str, str] = {}
+    if cluster.embedded:
+        conf = {
+            "spark.yarn.jars": f"local:{spark.jars}/*",
+            "spark.executor.instances": "1",
+            "spark.executor.cores": str(min(os.cpu_count() or 1, _EMBEDDED_CORES)),
+        }
+    return Site(
+        name=cluster.name,
+        conf_dir=cluster.conf_dir or Path(),
+        loopback=cluster.embedded,
+        conf=conf,
+        root=None if cluster.embedded else f"{cluster.configuration.default_fs}{settings.hdfs_root}",
+    )
+
+
+def _jvm(cluster: Cluster, spark: SparkHome, java: Java, options: tuple[str, ...], settings: Settings) -> Jvm:
+    from clusterkit.launchers.spark.plan import Jvm  # noqa: PLC0415
+
+    return Jvm(java=java.executable, options=options, class_path=f"{spark.jars}/*")
+
+
+def _node_python(cluster: Cluster, spark: SparkHome) -> NodePython:
+    from clusterkit.launchers.spark.plan import NodePython  # noqa: PLC0415
+
+    if cluster.embedded:
+        origin = "the interpreter that runs clusterkit, used in place"
+        return NodePython(executable=sys.executable, origin=origin, packages=spark.python)
+    return NodePython(executable="python3", origin="the Python of the nodes, found on their PATH")

@@ -1,0 +1,83 @@
+"""Spark's own jars on HDFS: one archive for each version, put there once."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from clusterkit import units
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clusterkit.hadoop.hdfs import Hdfs
+    from clusterkit.launchers.spark.home import SparkHome
+
+_EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_READABLE = 0o644 << 16
+
+
+class SparkArchive(msgspec.Struct, frozen=True):
+    """Spark's jars as one archive on HDFS, named by what it holds.
+
+    Parameters
+    ----------
+    uri : str
+        Where it is, or will be.
+    jars : Path
+        The directory of the jars it is made from.
+    """
+
+    uri: str
+    jars: Path
+
+    @classmethod
+    def of(cls, spark: SparkHome, root: str) -> SparkArchive:
+        """Return the archive of a Spark below an HDFS directory."""
+        listed = "".join(f"{path.name} {path.stat().st_size}\n" for path in _jars(spark.jars))
+        digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
+        return cls(f"{root}/spark/spark-{spark.version}-{digest}.zip", spark.jars)
+
+
+def put(archive: SparkArchive, hdfs: Hdfs, *, tell: Callable[[str, str], None] | None = None) -> None:
+    """Put the archive on HDFS unless it is there.
+
+    Raises
+    ------
+    StoreError
+        If HDFS refuses it.
+    """
+    if hdfs.exists(archive.uri):
+        return
+    with tempfile.TemporaryDirectory(prefix="clusterkit-") as directory:
+        local = Path(directory, "spark.zip")
+        _pack(archive.jars, local)
+        hdfs.put(local, archive.uri, progress=_told(tell))
+
+
+def _told(tell: Callable[[str, str], None] | None) -> Callable[[int, int], None] | None:
+    if tell is None:
+        return None
+    return lambda done, total: tell(
+        "uploading", f"Spark's jars, once: {units.format_bytes(done)} of {units.format_bytes(total)}"
+    )
+
+
+def _pack(jars: Path, target: Path) -> None:
+    """Pack the jars as they are: they are compressed already. Others must be able to read them on the nodes."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+        for path in _jars(jars):
+            entry = zipfile.ZipInfo(path.name, _EARLIEST_ZIP_DATE)
+            entry.external_attr = _READABLE
+            with path.open("rb") as source, packed.open(entry, "w", force_zip64=True) as sink:
+                while block := source.read(1 << 20):
+                    sink.write(block)
+
+
+def _jars(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.jar"))

@@ -67,6 +67,11 @@ class Launch:
         return self.daemon.name
 
     @property
+    def plain_files(self) -> tuple[str, ...]:
+        """The files that it reads from a directory, and not from its jar."""
+        return tuple(name for name in self.files if name.endswith(".cfg"))
+
+    @property
     def role(self) -> Role:
         """The daemon's role."""
         return self.daemon.role
@@ -143,6 +148,7 @@ class Plan:
             "JAVA_HOME": self.state.java_home,
             "HADOOP_CONF_DIR": str(self.layout.conf),
             "MALLOC_ARENA_MAX": "2",
+            "SPARK_LOCAL_IP": self.state.spec.bind,
             "TMPDIR": str(self.layout.temporary_of(launch.name)),
         }
 
@@ -193,7 +199,7 @@ class _Description:
     def launch(self, site: sites.Site, daemon: Daemon) -> Launch:
         ports = self.state.ports[daemon.name]
         if daemon.role is ZOOKEEPER:
-            return Launch(daemon, ports, self._zookeeper(), (str(self.layout.run / daemon.name / "zoo.cfg"),))
+            return Launch(daemon, ports, self._zookeeper(), (str(self.layout.run_of(daemon.name) / "zoo.cfg"),))
         parts: dict[Role, tuple[sites.Part, ...]] = {
             JOURNALNODE: site.journalnodes,
             NAMENODE: site.namenodes,
@@ -278,10 +284,9 @@ class _Description:
             local_directory=self.layout.local_of(daemon.name),
             log_directory=directory / "logs",
             recovery_directory=directory / "recovery" if _has_leveldb() else None,
-            memory_mib=self.state.spec.memory_mib or 0,
+            memory_mib=self.state.memory_mib,
             vcores=max(8, os.cpu_count() or 1),
             min_free_mib=_MIN_FREE_MIB,
-            environment={"SPARK_LOCAL_IP": self.state.spec.bind},
         )
 
     def _zookeeper(self) -> dict[str, str]:

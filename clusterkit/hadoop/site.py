@@ -478,6 +478,21 @@ def _state_store(site: Site, node: ResourceManager) -> list[_Property]:
     ]
 
 
+_ENV_WHITELIST = (
+    "JAVA_HOME",
+    "HADOOP_COMMON_HOME",
+    "HADOOP_HDFS_HOME",
+    "HADOOP_CONF_DIR",
+    "CLASSPATH_PREPEND_DISTCACHE",
+    "HADOOP_YARN_HOME",
+    "HADOOP_HOME",
+    "PATH",
+    "LANG",
+    "TZ",
+)
+"""The default of Hadoop 3.5.0 (yarn-default.xml)."""
+
+
 def _nodemanager(site: Site, node: NodeManager) -> list[_Property]:
     environment = {"MALLOC_ARENA_MAX": "2", **node.environment}
     return [
@@ -514,6 +529,11 @@ def _nodemanager(site: Site, node: NodeManager) -> list[_Property]:
             "yarn.nodemanager.admin-env",
             ",".join(f"{key}={value}" for key, value in environment.items()),
             "what every container finds in its environment",
+        ),
+        _Property(
+            "yarn.nodemanager.env-whitelist",
+            ",".join((*_ENV_WHITELIST, "SPARK_LOCAL_IP")),
+            "containers inherit these where they do not set them; unlike admin-env, nothing is appended",
         ),
         *_recovery(node),
     ]

@@ -87,7 +87,8 @@ class _PlacedError(ClusterkitError):
     exit_code = EXIT_REQUEST
 
     def __init__(self, what: str, *, why: str, mend: str, key: str | None = None, place: str | None = None) -> None:
-        super().__init__(what, why=why if place is None else f"{why} ({place})", mend=mend)
+        first, line_end, rest = why.partition("\n")
+        super().__init__(what, why=why if place is None else f"{first} ({place}){line_end}{rest}", mend=mend)
         self.key = key
         self.place = place
 

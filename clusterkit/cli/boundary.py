@@ -84,7 +84,7 @@ def respelled(error: errors.ClusterkitError) -> errors.ClusterkitError:
         return error
     word = re.compile(rf"(?<![\w.-]){re.escape(key)}(?![\w-]|\.\w)")
     what, why, mend = (word.sub(place, text) for text in (error.what, error.why, error.mend))
-    return type(error)(what, why=why.removesuffix(f" ({place})"), mend=mend)
+    return type(error)(what, why=why.replace(f" ({place})", "", 1), mend=mend)
 
 
 def _write(stream: TextIO, error: errors.ClusterkitError) -> None:

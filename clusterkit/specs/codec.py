@@ -76,6 +76,10 @@ def from_mapping(kind: type[Spec], tree: Any, *, place: str = "") -> Spec:
         why, _, path = str(exc).partition(" - at ")
         keys = tuple(part for part in path.strip("`").removeprefix("$").split(".") if part)
         raise _error(kind, why, keys, place) from exc
+    except SpecError as exc:
+        if not place:
+            raise
+        raise exc.at(place) from exc
 
 
 def from_json(kind: type[Spec], text: str, *, place: str = "") -> Spec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def _compile(path: Path, failed: str, key: str | None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+            compile(decode_source(path.read_bytes()), str(path), "exec", dont_inherit=True)
     except SyntaxError as exc:
         where = f"line {exc.lineno} of {path.name}" if exc.lineno else path.name
         why = f"{exc.msg}, {where}{_marked(exc)}"

@@ -98,3 +98,9 @@ def test_place_is_added_once() -> None:
     placed = error.at("clusterkit.toml:3")
     assert (placed.why, placed.place, placed.key) == ("too small (clusterkit.toml:3)", "clusterkit.toml:3", "queue")
     assert placed.at("--queue") is placed
+
+
+def test_place_stands_on_the_first_line() -> None:
+    """What a cause shows below its first line stays as it is."""
+    error = errors.SpecError("no", why="unclosed\n  f(\n   ^", mend="close it", place="py_files=")
+    assert error.why == "unclosed (py_files=)\n  f(\n   ^"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
+from click.shell_completion import shell_complete
 
 import clusterkit
 from clusterkit import errors
@@ -23,6 +25,9 @@ from clusterkit.cli.output import coloured, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
+
+COMPLETION_VARIABLE = "_CLUSTERKIT_COMPLETE"
+"""What a shell sets when it asks for completions."""
 
 EXIT_BROKEN_PIPE = 141
 """The reader of our output went away (128 + SIGPIPE)."""
@@ -38,12 +43,25 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     What a command returns, when it is a number, is its exit code.
     """
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # a name that is not UTF-8 is printed as it is
         with _termination():
-            code = command.main(None if argv is None else list(argv), prog_name="clusterkit", standalone_mode=False)
+            code = _invoke(command, sys.argv[1:] if argv is None else list(argv))
             sys.stdout.flush()
     except BaseException as exc:  # noqa: BLE001 (this is the boundary)
         return report(exc, sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _invoke(command: click.Command, argv: list[str]) -> object:
+    """Do what `click.Command.main` does, without its own handling of errors and interrupts."""
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(command, {}, "clusterkit", COMPLETION_VARIABLE, instruction)
+    try:
+        with command.make_context("clusterkit", argv) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
 
 
 def report(error: BaseException, stream: TextIO) -> int:

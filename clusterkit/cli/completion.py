@@ -19,9 +19,9 @@ def command(shell: str) -> None:
 
     A new shell then completes `clusterkit clu<TAB>`.
     """
-    from clusterkit.cli import root
+    from clusterkit.cli import boundary, root
 
     script = get_completion_class(shell)
     if script is None:
         raise click.UsageError(f"there is no completion for {shell}")
-    click.echo(script(root, {}, "clusterkit", "_CLUSTERKIT_COMPLETE").source())
+    click.echo(script(root, {}, "clusterkit", boundary.COMPLETION_VARIABLE).source())

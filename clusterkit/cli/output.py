@@ -58,7 +58,7 @@ class Progress:
             return
         self._finish(done=True)
         self._stage, self._began_s = name, self._clock()
-        self._teller.begin(name, visible(detail))
+        self._teller.begin(visible(name), visible(detail))
 
     def update(self, detail: str) -> None:
         """Tell how the current stage goes on; elsewhere than on a terminal at most once a second."""

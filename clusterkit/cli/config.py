@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clusterkit.settings import Leaf, Settings
-
-_SECRET = re.compile(r"secret|passw|token|credential|access[._-]?key|api[._-]?key", re.IGNORECASE)
 
 
 @click.group("config")
@@ -57,7 +54,9 @@ def _under(key: str, wanted: str) -> bool:
 
 
 def _shown(leaf: Leaf) -> Any:
-    return "(not shown)" if _SECRET.search(leaf.path[-1]) else leaf.value
+    from clusterkit import redaction
+
+    return redaction.HIDDEN if redaction.is_secret(leaf.path[-1]) else leaf.value
 
 
 def _text(leaf: Leaf) -> str | None:

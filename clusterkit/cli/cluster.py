@@ -41,8 +41,8 @@ def up(name: str, **given: Any) -> None:
     cluster = _cluster(name)
     spec = _spec(cluster, given)
     with Progress() as progress:
-        started = cluster.up(spec, said=progress.stage)
-    click.echo(f"The cluster {name!r} runs." if started else f"The cluster {name!r} ran already.", err=True)
+        changes = cluster.up(spec, said=progress.stage)
+    click.echo(f"The cluster {name!r} {'ran already' if changes.none else 'runs'}.", err=True)
 
 
 @command.command("down")
@@ -119,7 +119,7 @@ def _print_status(found: ClusterStatus) -> None:
         [
             (
                 daemon.name,
-                f"waits for {daemon.waits_for}" if daemon.waits_for else daemon.role or daemon.state,
+                f"waits for {daemon.waits_for}" if daemon.waits_for else daemon.turn or daemon.state,
                 daemon.pid,
                 format_bytes(daemon.rss_bytes) if daemon.pid else None,
                 " ".join(f"{purpose}:{port}" for purpose, port in daemon.ports.items()),

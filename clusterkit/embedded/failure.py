@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from clusterkit.embedded.layout import Layout
@@ -39,7 +40,7 @@ _STEPS = (
 )
 
 
-def died(layout: Layout, daemon: str, *, since: dict[Path, int]) -> ClusterError:
+def died(layout: Layout, daemon: str, *, since: Mapping[Path, int]) -> ClusterError:
     """Return the error that says that a daemon ended while it was started.
 
     Parameters
@@ -48,7 +49,7 @@ def died(layout: Layout, daemon: str, *, since: dict[Path, int]) -> ClusterError
         Where its logs lie.
     daemon : str
         Its name.
-    since : dict of Path to int
+    since : mapping of Path to int
         How long each of its logs was, in bytes, before it was started.
     """
     lines = meaningful_lines(layout, daemon, since=since)
@@ -66,7 +67,7 @@ def log_sizes(layout: Layout, daemon: str) -> dict[Path, int]:
     return {path: path.stat().st_size if path.exists() else 0 for path in _logs(layout, daemon)}
 
 
-def meaningful_lines(layout: Layout, daemon: str, *, since: dict[Path, int]) -> list[str]:
+def meaningful_lines(layout: Layout, daemon: str, *, since: Mapping[Path, int]) -> list[str]:
     """Return the last lines of a daemon's logs that tell something about a failure, the oldest first."""
     found: list[str] = []
     for path in _logs(layout, daemon):

@@ -60,24 +60,24 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """What exists only while the cluster runs."""
+        """What exists only while the cluster runs; the containers' directories lie here."""
         return self.root / "run"
 
     def data_of(self, daemon: str) -> Path:
         """Return the directory in which a daemon keeps what outlives it."""
         return self.data / daemon
 
-    def local_of(self, daemon: str) -> Path:
-        """Return the directory below which a NodeManager's containers work."""
-        return self.data / daemon / "local"
+    def run_of(self, daemon: str) -> Path:
+        """Return the directory that a daemon has while it runs; it works there."""
+        return self.run / daemon
 
     def temporary_of(self, daemon: str) -> Path:
         """Return the directory that a daemon has for `/tmp`."""
-        return self.run / daemon / "tmp"
+        return self.run_of(daemon) / "tmp"
 
     def jar_of(self, daemon: str) -> Path:
         """Return the jar that holds a daemon's configuration."""
-        return self.run / daemon / "configuration.jar"
+        return self.run_of(daemon) / "configuration.jar"
 
     def log_of(self, daemon: str) -> Path:
         """Return the log a daemon writes."""

@@ -38,15 +38,20 @@ def marks(root: Path, daemon: str, configuration: str) -> tuple[str, ...]:
 
 def daemons(root: Path) -> tuple[Marked, ...]:
     """Return the daemons of a cluster that run, of this user only."""
+    return tuple(mark for mark in carriers(root) if _leads_its_session(mark.process.pid) and mark.process.alive)
+
+
+def carriers(root: Path) -> tuple[Marked, ...]:
+    """Return every process that carries the mark of a cluster: daemons, and what does one task for them."""
     wanted = f"{_CLUSTER}{root}"
     found = []
     for pid in _own_pids():
         arguments = _strings(pid, "cmdline")
-        if wanted in arguments and _leads_its_session(pid):
+        if wanted in arguments:
             with contextlib.suppress(ProcessLookupError):
                 process = ProcessIdentity.from_pid(pid)
                 found.append(Marked(_value(arguments, _DAEMON), process, _value(arguments, _CONFIGURATION)))
-    return tuple(mark for mark in found if mark.process.alive)
+    return tuple(found)
 
 
 def containers(root: Path) -> tuple[ProcessIdentity, ...]:

@@ -276,12 +276,12 @@ class _Description:
         )
 
     def _nodemanager(self, daemon: Daemon) -> sites.NodeManager:
-        directory = self.layout.data_of(daemon.name)
+        directory = self.layout.run_of(daemon.name)
         return sites.NodeManager(
             container=self._address(daemon, "container"),
             localizer=self._address(daemon, "localizer"),
             web=self._address(daemon, "web"),
-            local_directory=self.layout.local_of(daemon.name),
+            local_directory=directory / "local",
             log_directory=directory / "logs",
             recovery_directory=directory / "recovery" if _has_leveldb() else None,
             memory_mib=self.state.memory_mib,

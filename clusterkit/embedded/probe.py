@@ -9,14 +9,16 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from clusterkit.processes import ProcessIdentity
+
+Bean = Mapping[str, Any]
+"""A JMX bean: its attributes by name."""
 
 _TIMEOUT_S = 2.0
 
@@ -30,6 +32,15 @@ def listening(process: ProcessIdentity) -> frozenset[tuple[str, int]]:
     return frozenset((line.laddr.ip, line.laddr.port) for line in connections if line.status == psutil.CONN_LISTEN)
 
 
+def accepts(host: str, port: int) -> bool:
+    """Tell whether somebody takes connections on a port."""
+    try:
+        socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def answers_rpc(host: str, port: int) -> bool:
     """Tell whether a Hadoop RPC server answers: it replies to a request that is not its own by saying what it is."""
     return b"Hadoop IPC" in _exchange(host, port, b"GET / HTTP/1.0\r\n\r\n")
@@ -40,14 +51,14 @@ def answers_zookeeper(host: str, port: int) -> bool:
     return _exchange(host, port, b"ruok") == b"imok"
 
 
-def status_of(host: str, port: int, path: str, *, method: str = "GET", timeout_s: float = _TIMEOUT_S) -> int:
+def status_of(host: str, port: int, path: str) -> int:
     """Return the status with which a web server answers, 0 when it does not."""
-    return _request(host, port, path, method=method, timeout_s=timeout_s)[0]
+    return send(host, port, path)[0]
 
 
-def json_of(host: str, port: int, path: str, *, timeout_s: float = _TIMEOUT_S) -> Any:
+def json_of(host: str, port: int, path: str) -> Any:
     """Return the JSON document at a path, or None when there is none to be had."""
-    status, body = _request(host, port, path, timeout_s=timeout_s)
+    status, body = send(host, port, path)
     if status != 200:
         return None
     try:
@@ -56,26 +67,34 @@ def json_of(host: str, port: int, path: str, *, timeout_s: float = _TIMEOUT_S) -
         return None
 
 
-def bean(host: str, port: int, name: str, *, timeout_s: float = _TIMEOUT_S) -> Mapping[str, Any]:
+def bean(host: str, port: int, name: str) -> Bean:
     """Return one JMX bean of a daemon (`service=NameNode,name=NameNodeInfo`), empty when it has none."""
-    document = json_of(host, port, f"/jmx?qry=Hadoop:{name}", timeout_s=timeout_s) or {}
+    document = json_of(host, port, f"/jmx?qry=Hadoop:{name}") or {}
     beans = document.get("beans") or [{}]
-    found: Mapping[str, Any] = beans[0]
+    found: Bean = beans[0]
     return found
 
 
-def _request(
-    host: str, port: int, path: str, *, method: str = "GET", timeout_s: float = _TIMEOUT_S
+def send(
+    host: str, port: int, path: str, *, method: str = "GET", body: str | None = None, timeout_s: float = _TIMEOUT_S
 ) -> tuple[int, bytes]:
+    """Send a request, whose body is JSON, and return status and body of the answer; 0 when there is none."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
-        connection.request(method, path)
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException):
         return 0, b""
     finally:
         connection.close()
+
+
+def attribute(host: str, port: int, name: str, key: str) -> Any:
+    """Return one attribute of a JMX bean, None when it has none; far less work for the daemon than the whole bean."""
+    document = json_of(host, port, f"/jmx?get=Hadoop:{name}::{key}") or {}
+    beans = document.get("beans") or [{}]
+    return beans[0].get(key)
 
 
 def _exchange(host: str, port: int, question: bytes) -> bytes:

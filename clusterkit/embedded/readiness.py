@@ -1,9 +1,14 @@
-"""Tell whether a daemon is ready, and if not, what it waits for."""
+"""Tell whether a daemon is ready, and if not, what it waits for.
+
+Ready means: the daemon answers on each of its ports, is part of the cluster *since it was started*, and all of that is
+said by the very process we started. What a dying predecessor says does not count.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,8 +19,8 @@ from clusterkit.embedded.daemons import (
     NAMENODE,
     NODEMANAGER,
     RESOURCEMANAGER,
-    ZKFC,
     ZOOKEEPER,
+    Role,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +30,128 @@ if TYPE_CHECKING:
     from clusterkit.processes import ProcessIdentity
 
 _CLOCK_SLACK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing a daemon must be seen to do.
+
+    Parameters
+    ----------
+    waits_for : str
+        What it waits for while the check does not pass.
+    passed : callable
+        Asks the daemon; short, and false when there is no answer.
+    """
+
+    waits_for: str
+    passed: Callable[[], bool]
+
+
+def checks(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    """Return what a daemon must pass to be ready, in the order in which a start gets there."""
+    host, ports = plan.host, launch.ports
+    held = frozenset((host, port) for port in ports.values())
+    particular = _CHECKS.get(launch.role, _nothing_more)
+    return (
+        *(_port_check(probe.accepts, host, ports[purpose], f"its {purpose} port") for purpose in launch.role.ports),
+        Check("its ports, which another process holds", lambda: held <= probe.listening(process)),
+        *(
+            _port_check(probe.answers_rpc, host, ports[purpose], f"an answer on its {purpose} port")
+            for purpose in launch.role.rpc
+        ),
+        *particular(plan, launch, process),
+    )
+
+
+def _port_check(ask: Callable[[str, int], bool], host: str, port: int, waits_for: str) -> Check:
+    return Check(waits_for, lambda: ask(host, port))
+
+
+def waits_for(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
+    """Return what a daemon is not ready for, None when it is ready."""
+    return next((check.waits_for for check in checks(plan, launch, process) if not check.passed()), None)
+
+
+def _namenode(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    del process
+    port = launch.ports["http"]
+    listing = "/webhdfs/v1/?op=GETFILESTATUS"
+    return (
+        Check("one NameNode to become active", lambda: active_namenode(plan) is not None),
+        Check("the end of safe mode", lambda: _left_safe_mode(plan, launch)),
+        Check("WebHDFS", lambda: not _is_active(plan, launch) or probe.status_of(plan.host, port, listing) == 200),
+    )
+
+
+def _left_safe_mode(plan: Plan, launch: Launch) -> bool:
+    return _namenode_info(plan, launch, "Safemode") == "" or not _is_active(plan, launch)
+
+
+def _datanode(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    del process
+    return (
+        Check("the NameNode to count it", lambda: launch.ports["data"] in live_datanodes(plan)),
+        Check("the NameNode to accept it", lambda: _has_registered(plan, launch)),
+    )
+
+
+def _has_registered(plan: Plan, launch: Launch) -> bool:
+    """Tell whether the DataNode itself says that it registered since it was started, with every NameNode."""
+    info = probe.attribute(plan.host, launch.ports["http"], "service=DataNode,name=DataNodeInfo", "BPServiceActorInfo")
+    actors = json.loads(info or "[]")
+    return bool(actors) and all(actor.get("ActorState") == "RUNNING" for actor in actors)
+
+
+def _resource_manager(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    del process
+    return (
+        Check("its REST service", lambda: _manager_info(plan, launch).get("state") == "STARTED"),
+        Check("one ResourceManager to become active", lambda: active_resource_manager(plan) is not None),
+    )
+
+
+def _nodemanager(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    web = launch.ports["web"]
+    return (
+        Check("its REST service", lambda: probe.status_of(plan.host, web, "/ws/v1/node/info") == 200),
+        Check("the ResourceManager to register it", lambda: _is_registered(plan, launch, process)),
+    )
+
+
+def _is_registered(plan: Plan, launch: Launch, process: ProcessIdentity) -> bool:
+    """Tell whether what the ResourceManager knows was said by this process, and not by one before it."""
+    node = registered_nodes(plan).get(launch.ports["container"])
+    return (
+        node is not None and node.state == "RUNNING" and node.last_health_update_s > process.started_s - _CLOCK_SLACK_S
+    )
+
+
+def _journalnode(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    del process
+    return (
+        Check("its web server", lambda: probe.status_of(plan.host, launch.ports["http"], "/jmx?qry=none:n=n") == 200),
+    )
+
+
+def _zookeeper(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    del process
+    return (Check("its service", lambda: probe.answers_zookeeper(plan.host, launch.ports["client"])),)
+
+
+def _nothing_more(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
+    del plan, launch, process
+    return ()
+
+
+_CHECKS: dict[Role, Callable[[Plan, Launch, ProcessIdentity], tuple[Check, ...]]] = {
+    NAMENODE: _namenode,
+    DATANODE: _datanode,
+    RESOURCEMANAGER: _resource_manager,
+    NODEMANAGER: _nodemanager,
+    JOURNALNODE: _journalnode,
+    ZOOKEEPER: _zookeeper,
+}
 
 
 class RegisteredNode(msgspec.Struct, frozen=True, rename="pascal"):
@@ -40,95 +167,8 @@ class RegisteredNode(msgspec.Struct, frozen=True, rename="pascal"):
 
     @property
     def last_health_update_s(self) -> float:
-        """When its own report of its health was made, in seconds since the epoch."""
+        """When it last made a report of its health, in seconds since the epoch."""
         return self.last_health_update / 1000
-
-
-def waits_for(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    """Return what a daemon is not ready for yet, None once it is ready.
-
-    Ready means: this very process holds its ports, answers on each of them, and is part of the cluster *since it was
-    started*; what a predecessor said does not count.
-    """
-    host = plan.host
-    held = probe.listening(process)
-    for purpose in launch.role.ports:
-        if (host, launch.ports[purpose]) not in held:
-            return f"its {purpose} port"
-    for purpose in launch.role.rpc:
-        if not probe.answers_rpc(host, launch.ports[purpose]):
-            return f"an answer on its {purpose} port"
-    return _CHECKS[launch.role.name](plan, launch, process)
-
-
-def _namenode(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    del process
-    port = launch.ports["http"]
-    info = probe.bean(plan.host, port, "service=NameNode,name=NameNodeInfo")
-    if not info:
-        return "its web server"
-    if len(plan.of(NAMENODE)) > 1 and not any(_is_active(plan, other) for other in plan.of(NAMENODE)):
-        return "one NameNode to become active"
-    if not _is_active(plan, launch):
-        return None
-    if info.get("Safemode"):
-        return "the end of safe mode"
-    return None if probe.status_of(plan.host, port, "/webhdfs/v1/?op=GETFILESTATUS") == 200 else "WebHDFS"
-
-
-def _datanode(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    del process
-    own = probe.bean(plan.host, launch.ports["http"], "service=DataNode,name=DataNodeInfo")
-    actors = json.loads(own.get("BPServiceActorInfo", "[]"))
-    if not any(actor.get("ActorState") == "RUNNING" for actor in actors):
-        return "the NameNode"
-    return None if launch.ports["data"] in live_datanodes(plan) else "the NameNode to count it"
-
-
-def _resource_manager(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    del process
-    document = probe.json_of(plan.host, launch.ports["web"], "/ws/v1/cluster/info") or {}
-    info = document.get("clusterInfo", {})
-    if info.get("state") != "STARTED":
-        return "its REST service"
-    if len(plan.of(RESOURCEMANAGER)) > 1 and active_resource_manager(plan) is None:
-        return "one ResourceManager to become active"
-    return None
-
-
-def _nodemanager(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    if probe.status_of(plan.host, launch.ports["web"], "/ws/v1/node/info") != 200:
-        return "its REST service"
-    node = registered_nodes(plan).get(launch.ports["container"])
-    if node is None or node.last_health_update_s < process.started_s - _CLOCK_SLACK_S:
-        return "the ResourceManager to register it"
-    return None if node.state == "RUNNING" else f"the ResourceManager to use it: {node.state} {node.health_report}"
-
-
-def _journalnode(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    del process
-    return None if probe.status_of(plan.host, launch.ports["http"], "/jmx?qry=x:y=z") == 200 else "its web server"
-
-
-def _zookeeper(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    del process
-    return None if probe.answers_zookeeper(plan.host, launch.ports["client"]) else "its client port"
-
-
-def _zkfc(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:
-    del plan, launch, process
-    return None
-
-
-_CHECKS: dict[str, Callable[[Plan, Launch, ProcessIdentity], str | None]] = {
-    NAMENODE.name: _namenode,
-    DATANODE.name: _datanode,
-    RESOURCEMANAGER.name: _resource_manager,
-    NODEMANAGER.name: _nodemanager,
-    JOURNALNODE.name: _journalnode,
-    ZOOKEEPER.name: _zookeeper,
-    ZKFC.name: _zkfc,
-}
 
 
 def active_namenode(plan: Plan) -> Launch | None:
@@ -143,7 +183,7 @@ def active_resource_manager(plan: Plan) -> Launch | None:
     return nodes[0] if len(nodes) == 1 else next((node for node in nodes if _is_active_manager(plan, node)), None)
 
 
-def role(plan: Plan, launch: Launch) -> str | None:
+def turn(plan: Plan, launch: Launch) -> str | None:
     """Return whether a NameNode or ResourceManager is the active one of two; None for every other daemon."""
     if launch.role not in {NAMENODE, RESOURCEMANAGER} or len(plan.of(launch.role)) == 1:
         return None
@@ -154,10 +194,8 @@ def role(plan: Plan, launch: Launch) -> str | None:
 def live_datanodes(plan: Plan) -> frozenset[int]:
     """Return the data ports of the DataNodes that the active NameNode counts as live."""
     namenode = active_namenode(plan)
-    if namenode is None:
-        return frozenset()
-    info = probe.bean(plan.host, namenode.ports["http"], "service=NameNode,name=NameNodeInfo")
-    nodes: dict[str, dict[str, str]] = json.loads(info.get("LiveNodes", "{}"))
+    listed = _namenode_info(plan, namenode, "LiveNodes") if namenode else None
+    nodes: dict[str, dict[str, str]] = json.loads(listed or "{}")
     return frozenset(_port(node["xferaddr"]) for node in nodes.values())
 
 
@@ -169,9 +207,20 @@ def registered_nodes(plan: Plan) -> dict[int, RegisteredNode]:
     manager = active_resource_manager(plan)
     if manager is None:
         return {}
-    info = probe.bean(plan.host, manager.ports["web"], "service=ResourceManager,name=RMNMInfo")
-    nodes = msgspec.json.decode(info.get("LiveNodeManagers", "[]"), type=list[RegisteredNode])
+    name = "service=ResourceManager,name=RMNMInfo"
+    listed = probe.attribute(plan.host, manager.ports["web"], name, "LiveNodeManagers")
+    nodes = msgspec.json.decode(listed or "[]", type=list[RegisteredNode])
     return {_port(node.node_id): node for node in nodes}
+
+
+def _namenode_info(plan: Plan, launch: Launch, key: str) -> Any:
+    return probe.attribute(plan.host, launch.ports["http"], "service=NameNode,name=NameNodeInfo", key)
+
+
+def _manager_info(plan: Plan, launch: Launch) -> probe.Bean:
+    document = probe.json_of(plan.host, launch.ports["web"], "/ws/v1/cluster/info") or {}
+    info: probe.Bean = document.get("clusterInfo", {})
+    return info
 
 
 def _port(address: str) -> int:
@@ -181,10 +230,9 @@ def _port(address: str) -> int:
 def _is_active(plan: Plan, launch: Launch) -> bool:
     if len(plan.of(NAMENODE)) == 1:
         return True
-    status = probe.bean(plan.host, launch.ports["http"], "service=NameNode,name=NameNodeStatus")
-    return status.get("State") == "active"
+    state = probe.attribute(plan.host, launch.ports["http"], "service=NameNode,name=NameNodeStatus", "State")
+    return bool(state == "active")
 
 
 def _is_active_manager(plan: Plan, launch: Launch) -> bool:
-    document = probe.json_of(plan.host, launch.ports["web"], "/ws/v1/cluster/info") or {}
-    return bool(document.get("clusterInfo", {}).get("haState") == "ACTIVE")
+    return bool(_manager_info(plan, launch).get("haState") == "ACTIVE")

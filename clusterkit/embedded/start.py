@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clusterkit import processes
 from clusterkit.embedded import failure
 from clusterkit.embedded.daemons import NODEMANAGER
 from clusterkit.embedded.layout import make_private, write_private
-from clusterkit.embedded.readiness import waits_for
+from clusterkit.embedded.readiness import checks
 from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from clusterkit.embedded.plan import Launch, Plan
@@ -24,18 +25,28 @@ if TYPE_CHECKING:
 Said = Callable[[str, str], None]
 """Is told what is being done: a stage, such as `starting`, and how far it is."""
 
-_POLL_S = 0.05
+_POLL_S = 0.04
 _TIMEOUT_S = 120.0
 _PRIVATE_UMASK = 0o077
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Starting:
-    """A daemon on its way up: the process, and how long its logs were before."""
+    """A daemon on its way up.
+
+    Parameters
+    ----------
+    launch : Launch
+        What it is.
+    process : ProcessIdentity
+        The process.
+    logs : mapping of Path to int
+        How long its logs were before it was started, in bytes.
+    """
 
     launch: Launch
     process: ProcessIdentity
-    logs: dict[Path, int]
+    logs: Mapping[Path, int] = field(default_factory=dict)
 
 
 def spawn(plan: Plan, launch: Launch, options: tuple[str, ...] = ()) -> Starting:
@@ -50,22 +61,28 @@ def spawn(plan: Plan, launch: Launch, options: tuple[str, ...] = ()) -> Starting
     options : tuple of str
         More options of the JVM.
     """
-    layout = plan.layout
-    for directory in (layout.temporary_of(launch.name), layout.data_of(launch.name).parent, layout.logs):
-        make_private(directory)
-    write_private(layout.jar_of(launch.name), plan.jar(launch))
-    for name in launch.arguments:
-        if name.endswith(".cfg"):
-            write_private(layout.run / launch.name / "zoo.cfg", launch.files["zoo.cfg"].encode())
-    logs = failure.log_sizes(layout, launch.name)
+    lay_out(plan, launch)
+    logs = failure.log_sizes(plan.layout, launch.name)
     process = processes.spawn_daemon(
         plan.argv(launch, options),
-        log=layout.output_of(launch.name),
+        log=plan.layout.output_of(launch.name),
         env=plan.environment(launch),
-        cwd=layout.run / launch.name,
+        cwd=plan.layout.run_of(launch.name),
         umask=-1 if launch.role is NODEMANAGER else _PRIVATE_UMASK,  # containers inherit the NodeManager's
     )
     return Starting(launch, process, logs)
+
+
+def lay_out(plan: Plan, launch: Launch) -> None:
+    """Make the directories a daemon needs, and write its configuration."""
+    layout = plan.layout
+    for directory in (layout.temporary_of(launch.name), layout.data, layout.logs):
+        make_private(directory)
+    if launch.role is NODEMANAGER:
+        layout.log_of(launch.name).touch(mode=0o600)  # its own mask would let others read it
+    write_private(layout.jar_of(launch.name), plan.jar(launch))
+    for name in launch.plain_files:
+        write_private(layout.run_of(launch.name) / name, launch.files[name].encode())
 
 
 def wait_ready(plan: Plan, started: Iterable[Starting], said: Said) -> None:
@@ -76,36 +93,32 @@ def wait_ready(plan: Plan, started: Iterable[Starting], said: Said) -> None:
     plan : Plan
         The cluster.
     started : iterable of Starting
-        The daemons to wait for, those that others need first.
+        The daemons to wait for.
     said : callable
-        Is told which daemon became ready.
+        Is told which daemons are ready.
 
     Raises
     ------
     ClusterError
         As soon as one of them ended, or when one is not ready in time.
     """
-    waiting = dict.fromkeys(started, "an answer")
-    everyone = tuple(waiting)
+    everyone = tuple(started)
+    stop = threading.Event()
+    watches = tuple(_Watch(plan, daemon, stop) for daemon in everyone)
     deadline = time.monotonic() + _TIMEOUT_S
-    while waiting:
-        for daemon in tuple(waiting):
+    told = 0
+    try:
+        while waiting := tuple(watch for watch in watches if watch.lacks is not None):
             check_alive(plan, everyone)
-            lacks = waits_for(plan, daemon.launch, daemon.process)
-            if lacks is None:
-                del waiting[daemon]
-                said("starting", _progress(everyone, waiting))
-            else:
-                waiting[daemon] = lacks
-        if waiting and time.monotonic() > deadline:
-            raise _not_ready(plan, waiting)
-        if waiting:
+            if time.monotonic() > deadline:
+                raise _not_ready(plan, waiting[0])
+            if len(waiting) != told:
+                told = len(waiting)
+                said("starting", _progress(watches))
             time.sleep(_POLL_S)
-
-
-def _progress(everyone: tuple[Starting, ...], waiting: dict[Starting, str]) -> str:
-    ready = ", ".join(daemon.launch.name for daemon in everyone if daemon not in waiting)
-    return f"{ready} ready, {len(waiting)} to come" if waiting else f"{ready} ready"
+        check_alive(plan, everyone)
+    finally:
+        stop.set()
 
 
 def check_alive(plan: Plan, started: Iterable[Starting]) -> None:
@@ -115,13 +128,37 @@ def check_alive(plan: Plan, started: Iterable[Starting]) -> None:
             raise failure.died(plan.layout, daemon.launch.name, since=daemon.logs)
 
 
-def _not_ready(plan: Plan, waiting: dict[Starting, str]) -> ClusterError:
-    daemon, lacks = next(iter(waiting.items()))
-    name = daemon.launch.name
-    lines = failure.meaningful_lines(plan.layout, name, since=daemon.logs)
+class _Watch:
+    """Asks one daemon, in a thread of its own, until it is ready: a slow answer holds up nobody else."""
+
+    def __init__(self, plan: Plan, daemon: Starting, stop: threading.Event) -> None:
+        self.daemon = daemon
+        self.lacks: str | None = "an answer"
+        self._checks = checks(plan, daemon.launch, daemon.process)
+        self._stop = stop
+        threading.Thread(target=self._ask, name=f"watch {daemon.launch.name}", daemon=True).start()
+
+    def _ask(self) -> None:
+        for check in self._checks:
+            self.lacks = check.waits_for
+            while not check.passed():
+                if self._stop.wait(_POLL_S):
+                    return
+        self.lacks = None
+
+
+def _progress(watches: tuple[_Watch, ...]) -> str:
+    ready = [watch.daemon.launch.name for watch in watches if watch.lacks is None]
+    waiting = [watch.daemon.launch.name for watch in watches if watch.lacks is not None]
+    return f"{', '.join(ready)} ready; waiting for {', '.join(waiting)}" if ready else ", ".join(waiting)
+
+
+def _not_ready(plan: Plan, watch: _Watch) -> ClusterError:
+    name = watch.daemon.launch.name
+    lines = failure.meaningful_lines(plan.layout, name, since=watch.daemon.logs)
     return ClusterError(
         f"the {name} of cluster {plan.layout.name!r} was not ready after {_TIMEOUT_S:g} s",
-        why="\n".join([f"it waits for {lacks}", *lines]),
+        why="\n".join([f"it waits for {watch.lacks}", *lines]),
         mend=f"read `clusterkit cluster logs {name} --name {plan.layout.name}`, then run `up` again",
         cluster=plan.layout.name,
         path=plan.layout.log_of(name),

@@ -23,7 +23,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Parameters
     ----------
     spec : ClusterSpec
-        What was asked for, `memory_mib` being settled.
+        What was asked for.
+    memory_mib : int
+        What each node gives to containers, in MiB.
     ports : dict of str to dict of str to int
         The ports of each daemon, by what they are for.
     wanted : bool
@@ -37,6 +39,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     spec: ClusterSpec
+    memory_mib: int
     ports: dict[str, dict[str, int]]
     wanted: bool
     boot: str

@@ -8,6 +8,7 @@ import msgspec
 
 from clusterkit.embedded import marks, probe, readiness
 from clusterkit.embedded import state as states
+from clusterkit.embedded.daemons import DATANODE, JOURNALNODE, NAMENODE, NODEMANAGER, RESOURCEMANAGER
 from clusterkit.embedded.plan import plan as make_plan
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[str, int]
     rss_bytes: int
     waits_for: str | None = None
-    role: str | None = None
+    turn: str | None = None
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,36 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[QueueStatus, ...] = ()
 
 
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A page for a browser: whose it is, and where."""
+
+    daemon: str
+    url: str
+
+
+_PAGES = {
+    NAMENODE: "/index.html",
+    JOURNALNODE: "/index.html",
+    DATANODE: "/index.html",
+    RESOURCEMANAGER: "/cluster",
+    NODEMANAGER: "/node",
+}
+
+
+def pages(layout: Layout) -> tuple[Page, ...]:
+    """Return the pages of the daemons that run."""
+    remembered = states.load(layout)
+    if remembered is None:
+        return ()
+    planned = make_plan(layout, remembered)
+    running = {mark.daemon for mark in marks.daemons(layout.root)}
+    return tuple(
+        Page(daemon=launch.name, url=f"http://{planned.host}:{launch.ports[launch.role.web[0]]}{_PAGES[launch.role]}")
+        for launch in planned.launches
+        if launch.role in _PAGES and launch.name in running
+    )
+
+
 def look(layout: Layout) -> ClusterStatus | None:
     """Return the status of a cluster, None when there is no such cluster."""
     remembered = states.load(layout)
@@ -121,7 +152,7 @@ def _daemon(planned: Plan, launch: Launch, mark: Marked | None) -> DaemonStatus:
         ports=dict(launch.ports),
         rss_bytes=mark.process.rss_bytes(),
         waits_for=lacks,
-        role=readiness.role(planned, launch),
+        turn=readiness.turn(planned, launch),
     )
 
 
@@ -165,7 +196,7 @@ def _queues(planned: Plan) -> tuple[QueueStatus, ...]:
     return tuple(
         QueueStatus(
             name=queue["queueName"],
-            share=queue["absoluteCapacity"],
+            share=round(queue["absoluteCapacity"], 1),
             used=round(queue["absoluteUsedCapacity"], 1),
             applications=queue["numApplications"],
         )

@@ -593,6 +593,7 @@ _DAEMON_LOG = {
     "log4j.appender.file.layout.ConversionPattern": _LAYOUT,
     "log4j.logger.org.apache.hadoop.util.NativeCodeLoader": "ERROR",
     "log4j.logger.http.requests": "WARN",
+    "log4j.logger.org.apache.hadoop.ipc.Client": "WARN",
 }
 
 _CLIENT_LOG = {

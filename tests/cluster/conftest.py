@@ -67,19 +67,19 @@ class CommandLine:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
-    """A data directory for the whole run."""
+    """Return a data directory for the whole run."""
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="session")
 def clusterkit_cli(data_dir) -> CommandLine:
-    """The command line beside the session's cluster: `clusterkit_cli("cluster", "status")`."""
+    """Return the command line beside the session's cluster: `clusterkit_cli("cluster", "status")`."""
     return CommandLine(data_dir)
 
 
 @pytest.fixture(scope="session")
 def cluster(data_dir) -> Iterator[EmbeddedCluster]:
-    """A running cluster of one node, called default, shared by the whole run; tests leave it as they found it."""
+    """Yield a running cluster of one node, called default; it serves the whole run, so tests leave it as they found it."""
     shared = _embedded("default", data_dir)
     try:
         shared.up(ClusterSpec())

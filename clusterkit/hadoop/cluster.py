@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from clusterkit.hadoop.hdfs import Hdfs
+    from clusterkit.hadoop.logs.application_logs import ApplicationLogs
     from clusterkit.hadoop.node_manager import NodeManager
     from clusterkit.hadoop.resource_manager import ResourceManager
 
@@ -71,6 +72,13 @@ class Cluster:
         from clusterkit.hadoop.resource_manager import ResourceManager  # noqa: PLC0415 - loaded when it is used
 
         return ResourceManager(self.configuration.resource_managers, self.configuration.user)
+
+    @cached_property
+    def logs(self) -> ApplicationLogs:
+        """The logs of its applications."""
+        from clusterkit.hadoop.logs.application_logs import ApplicationLogs  # noqa: PLC0415 - loaded when it is used
+
+        return ApplicationLogs(self)
 
     def node_manager(self, http_address: str) -> NodeManager:
         """Return the NodeManager at an address that the ResourceManager gave: `host:port`, or with a scheme."""

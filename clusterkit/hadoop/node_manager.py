@@ -164,7 +164,8 @@ def _gone(container_id: str, name: str) -> LogGoneError:
 
 def _forgotten(exc: RemoteError) -> bool:
     """Whether the node no longer has it; for a log directory that left it says 404 inside a 500 or 503."""
-    return exc.status == 404 or (exc.status >= 500 and "404 Not Found" in exc.message)
+    says = exc.message or exc.why
+    return exc.status == 404 or (exc.status >= 500 and ("404 Not Found" in says or "was aggregated" in says))
 
 
 def _contents(body: Iterator[bytes]) -> tuple[int, Iterator[bytes]]:

@@ -1,0 +1,1 @@
+"""Logs of applications: from the nodes while they run, from the aggregated files in HDFS afterwards, without a JVM."""

@@ -1,0 +1,153 @@
+"""One log file of a container, and the form it is printed in."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""The names of the months as Java prints them in English."""
+
+_STARS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One log file of a container.
+
+    Parameters
+    ----------
+    container_id : str
+        Whose.
+    node : str
+        Where it ran: the name of the aggregated file (`host_port`), or `host:port` while it runs.
+    name : str
+        The file's name: `stdout`.
+    size : int
+        Its size in bytes.
+    modified : datetime or None
+        When it was last written (TFile keeps only when the node's logs were collected); aware, None if unknown.
+    source : {"AGGREGATED", "LOCAL"}
+        Read from HDFS, or from the node.
+    """
+
+    container_id: str
+    node: str
+    name: str
+    size: int
+    modified: datetime | None
+    source: Literal["AGGREGATED", "LOCAL"]
+    _open: Callable[[], Iterator[bytes]] = field(repr=False, compare=False)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content as it arrives; once, and before the next log file is asked for."""
+        return self._open()
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the content line by line, without the line ends."""
+        rest = b""
+        for chunk in self.chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which log files are wanted.
+
+    Parameters
+    ----------
+    containers : tuple of str
+        Container ids; all when empty.
+    names : tuple of str
+        File names, or patterns such as `std*`; all when empty.
+    """
+
+    containers: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def takes_container(self, container_id: str) -> bool:
+        """Return whether logs of this container are wanted."""
+        return not self.containers or container_id in self.containers
+
+    def takes(self, container_id: str, name: str) -> bool:
+        """Return whether this log file is wanted."""
+        named = not self.names or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.names)
+        return named and self.takes_container(container_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A line that a pattern was found in; `line` counts from 1."""
+
+    container_id: str
+    node: str
+    name: str
+    line: int
+    text: bytes
+
+
+def write(files: Iterable[LogFile], out: BinaryIO) -> int:
+    """Print log files as `yarn logs` does, and return how many there were.
+
+    Parameters
+    ----------
+    files : iterable of LogFile
+        What to print, in order.
+    out : binary file
+        Where to.
+    """
+    count = 0
+    for count, file in enumerate(files, 1):  # noqa: B007 - the count is the result
+        out.write(header(file))
+        out.writelines(file.chunks())
+        out.write(footer(file))
+        out.flush()
+    return count
+
+
+def header(file: LogFile) -> bytes:
+    """Return what `yarn logs` prints before a log's content."""
+    title = f"Container: {file.container_id} on {file.node}"
+    return (
+        f"{title}\nLogAggregationType: {file.source}\n{'=' * len(title)}\n"
+        f"LogType:{file.name}\nLogLastModifiedTime:{_time(file.modified)}\nLogLength:{file.size}\nLogContents:\n"
+    ).encode(errors="replace")
+
+
+def footer(file: LogFile) -> bytes:
+    """Return what `yarn logs` prints after a log's content."""
+    end = f"End of LogType:{file.name}"
+    return f"\n{end}\n{'*' * (len(end) + _STARS)}\n\n".encode(errors="replace")
+
+
+def grep(files: Iterable[LogFile], pattern: str) -> Iterator[Match]:
+    """Yield the lines of log files that a regular expression is found in.
+
+    Raises
+    ------
+    re.error
+        If the pattern is no regular expression.
+    """
+    expression = re.compile(pattern.encode())
+    for file in files:
+        for number, line in enumerate(file.lines(), 1):
+            if expression.search(line):
+                yield Match(file.container_id, file.node, file.name, number, line)
+
+
+def _time(moment: datetime | None) -> str:
+    """Return a time of this machine's zone as Java's `EEE MMM dd HH:mm:ss Z yyyy` prints it in English."""
+    if moment is None:
+        return "N/A"
+    local = moment.astimezone()
+    return f"{_DAYS[local.weekday()]} {MONTHS[local.month - 1]} {local:%d %H:%M:%S %z %Y}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from pyspark.sql import SparkSession
 
     from clusterkit.applications.application import Application
     from clusterkit.embedded.cluster import EmbeddedCluster
@@ -130,6 +133,86 @@ def _running(settings: Settings) -> EmbeddedCluster | None:
     return running[0] if running else None
 
 
+def submit(job: str | Path, *, args: Sequence[str] = (), **keywords: object) -> Application:
+    """Run a PySpark job on the cluster, and return the handle of its application.
+
+    Parameters
+    ----------
+    job : str or Path
+        The job file.
+    args : sequence of str
+        The job's own arguments.
+    **keywords : object
+        Settings, by their Python spelling: `executor_memory="4g"`, `deploy_mode="cluster"`, `cluster="prod"`.
+
+    Returns
+    -------
+    Application
+        Its handle, at once: `wait()` returns how it ended, `kill()` ends it. In client mode the driver is a process of
+        this Python, and ends with it.
+
+    Raises
+    ------
+    SettingsError, SpecError, ClusterError, LaunchError, StoreError
+        As `prepare` and `launch` do.
+
+    Examples
+    --------
+    >>> application = clusterkit.submit("job.py", executor_count=2)  # doctest: +SKIP
+    >>> application.wait().exit_code  # doctest: +SKIP
+    0
+    """
+    planned, cluster = prepare(Path(job), args, environ=os.environ, keywords=keywords, start=_log_stage)
+    return launch(planned, cluster, environ=os.environ)
+
+
+def spark(name: str | None = None, **keywords: object) -> SparkSession:
+    """Return a SparkSession on the cluster, configured from the settings.
+
+    In a job that `clusterkit submit` runs it is the job's own session; in a session that runs already, that one.
+
+    Parameters
+    ----------
+    name : str, optional
+        The application's name; the setting `name`, or `clusterkit`, otherwise.
+    **keywords : object
+        Settings, by their Python spelling: `executor_memory="4g"`, `executor_count=2`, `cluster="prod"`.
+
+    Raises
+    ------
+    SettingsError, SpecError, ClusterError, LaunchError, StoreError
+        As `submit` does.
+
+    Examples
+    --------
+    >>> spark = clusterkit.spark(executor_count=2)  # doctest: +SKIP
+    >>> spark.range(10).count()  # doctest: +SKIP
+    10
+    """
+    from clusterkit import settings as setting_layers  # noqa: PLC0415
+    from clusterkit.launchers.spark import session  # noqa: PLC0415
+    from clusterkit.launchers.spark.driver import Driver  # noqa: PLC0415
+    from clusterkit.specs.job import JobSpec  # noqa: PLC0415
+
+    if session.inside_job(os.environ):
+        return session.session_of_job(name)
+    running = session.active()
+    if running is not None:
+        return running
+    settings = setting_layers.load(keywords={**keywords, "name": name or keywords.get("name")}, environ=os.environ)
+    spec = JobSpec.for_session(settings, settings.name or "clusterkit")
+    cluster = find_cluster(settings, environ=os.environ, start=_log_stage)
+    planned = plan(spec, settings, cluster, environ=os.environ)
+    _put_spark_archive(planned, cluster, None)
+    driver = Driver(planned, environ={**os.environ, **session.gateway_variable(planned.directory)})
+    return session.connect(driver, planned.directory)
+
+
+def _log_stage(stage: str, detail: str) -> None:
+    """Tell a Python program what its call is doing, the way a library does."""
+    logging.getLogger(__name__).info("%s: %s", stage, detail)
+
+
 def prepare(
     job: Path,
     args: Sequence[str],
@@ -242,13 +325,18 @@ def launch(
         If Spark's jars cannot be put on HDFS.
     """
     from clusterkit.applications.application import Application  # noqa: PLC0415
-    from clusterkit.launchers.spark import jars  # noqa: PLC0415
     from clusterkit.launchers.spark.driver import Driver  # noqa: PLC0415
 
     _sweep(planned.directory.parent)
+    _put_spark_archive(planned, cluster, tell)
+    return Application(cluster, driver=Driver(planned, environ=environ, output=output), tag=planned.tag)
+
+
+def _put_spark_archive(planned: SparkPlan, cluster: Cluster, tell: Tell | None) -> None:
+    from clusterkit.launchers.spark import jars  # noqa: PLC0415
+
     if planned.spark_archive is not None:
         jars.put(planned.spark_archive, cluster.hdfs, tell=tell)
-    return Application(cluster, driver=Driver(planned, environ=environ, output=output), tag=planned.tag)
 
 
 def _sweep(launches: Path) -> None:

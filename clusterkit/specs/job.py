@@ -36,6 +36,10 @@ _SAME = (
 )
 
 
+SESSION = Path("pyspark-shell")
+"""What stands in the place of a job file where Python itself is the driver: Spark's own word for it."""
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One PySpark job; a value that exists has legal sizes and names.
 
@@ -125,6 +129,26 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
             if not place:
                 raise
             raise exc.at(place) from exc
+        return spec
+
+    @classmethod
+    def for_session(cls, settings: Settings, name: str) -> JobSpec:
+        """Return the specification of a session in this Python: no job file, the driver here.
+
+        Parameters
+        ----------
+        settings : Settings
+            The resolved settings; `deploy_mode` is of no account.
+        name : str
+            The application's name.
+
+        Raises
+        ------
+        SpecError
+            As `from_settings` does.
+        """
+        spec = cls(job=SESSION, **_from_settings(settings, Path(name)) | {"deploy_mode": "client"})
+        attachments.check(spec.attachments())
         return spec
 
     def check_files(self) -> None:

@@ -38,7 +38,10 @@ JOB_DEFAULTS: Mapping[str, str] = {
 }
 """What a submitted job starts with."""
 
-_PAIR = re.compile(r"(?P<key>(?:\\.|[^\s=:\\])+)(?:\s*[=:]\s*|\s+|$)(?P<value>.*)", re.DOTALL)
+_BLANK = r"[ \t\f]"
+_PAIR = re.compile(rf"(?P<key>(?:\\.|[^ \t\f=:\\])*)(?:{_BLANK}*[=:]{_BLANK}*|{_BLANK}+|$)(?P<value>.*)", re.DOTALL)
+_TRIMMED = "".join(chr(code) for code in range(33) if chr(code) not in "\r\n")
+"""What Spark trims from both ends of a value (`Utils.trimExceptCRLF`)."""
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
@@ -54,7 +57,7 @@ def read_properties(path: Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Keys and values, white space around the values removed, later lines winning.
+        Keys and values, blanks around the values removed, later lines winning.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def read_properties(path: Path) -> dict[str, str]:
             key="properties_file",
         ) from exc
     matches = (_PAIR.fullmatch(line) for line in _logical_lines(text))
-    return {_unescape(match["key"]): _unescape(match["value"]).strip() for match in matches if match}
+    return {_unescape(match["key"]): _unescape(match["value"]).strip(_TRIMMED) for match in matches if match}
 
 
 def write_properties(conf: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Self
 from clusterkit.launchers.spark import conf as spark_conf
 from clusterkit.launchers.spark.plan import CONFIGURATION_JAR, PROPERTIES, job_uri, staged_name
 from clusterkit.processes import Leashed
+from clusterkit.specs.job import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,6 +128,11 @@ class Driver:
         return b"".join(self._tail).decode("utf-8", errors="replace")
 
     @property
+    def log_path(self) -> Path:
+        """Where Spark's log of it is."""
+        return self._plan.driver_log
+
+    @property
     def log_tail(self) -> str:
         """The last part of the driver's log."""
         return self._log.tail()
@@ -223,7 +229,7 @@ def write_files(plan: SparkPlan) -> None:
     _write(plan.directory / PROPERTIES, spark_conf.write_properties(plan.conf).encode())
     _write_configuration_jar(plan.directory / CONFIGURATION_JAR, plan.conf_dir)
     staged = plan.directory / staged_name(plan.spec.job)
-    if job_uri(plan.spec, plan.directory) == staged.as_uri():
+    if plan.spec.job != SESSION and job_uri(plan.spec, plan.directory) == staged.as_uri():
         _write(staged, plan.spec.job.read_bytes())
 
 

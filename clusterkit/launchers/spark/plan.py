@@ -13,7 +13,7 @@ import msgspec
 
 from clusterkit.launchers.spark import conf as spark_conf
 from clusterkit.launchers.spark.jars import SparkArchive
-from clusterkit.specs.job import JobSpec
+from clusterkit.specs.job import SESSION, JobSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -344,6 +344,8 @@ def job_uri(spec: JobSpec, directory: Path) -> str:
     In cluster mode Spark puts the bare name into a shell command of the node, so a name with anything but letters,
     digits, dot, dash and underscore travels under a plain one.
     """
+    if spec.job == SESSION:
+        return str(spec.job)
     if spec.deploy_mode == "cluster" and not _plain(spec.job.name):
         return (directory / staged_name(spec.job)).as_uri()
     return spec.job.absolute().as_uri()

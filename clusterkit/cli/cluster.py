@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clusterkit.cli.output import Progress, print_json, print_table
+from clusterkit.cli.output import Progress, print_json, print_table, visible
 
 if TYPE_CHECKING:
     from clusterkit.embedded.cluster import EmbeddedCluster
@@ -72,6 +72,97 @@ def status(name: str, *, as_json: bool) -> int:
     return 0 if found and found.state == "up" else 1
 
 
+@command.command("logs")
+@click.argument("daemon", required=False)
+@_name
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True, help="How many last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
+def logs(daemon: str | None, name: str, *, lines: int, follow: bool) -> None:
+    """Print the end of the log of DAEMON, such as namenode; of every daemon without it."""
+    from clusterkit.embedded import logs as daemon_logs
+
+    layout = _cluster(name).layout
+    if daemon is not None:
+        daemon_logs.check_name(layout, daemon)
+    chosen = daemon_logs.names(layout) if daemon is None else (daemon,)
+    width = 0 if daemon else max(map(len, chosen))
+    for each in chosen:
+        for line in daemon_logs.tail(layout, each, lines):
+            _print_line(each, line, width)
+    if follow:
+        for each, line in daemon_logs.follow(layout, chosen):
+            _print_line(each, line, width)
+
+
+@command.command("ui")
+@_name
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ui(name: str, *, as_json: bool) -> None:
+    """Print the addresses of the daemons' web pages."""
+    import msgspec
+
+    from clusterkit.errors import ClusterError
+
+    found = _cluster(name).pages()
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    elif found:
+        print_table(("DAEMON", "PAGE"), [(page.daemon, page.url) for page in found])
+    else:
+        raise ClusterError(
+            f"the cluster {name!r} has no web pages",
+            why="none of its daemons runs",
+            mend=f"start it with `clusterkit cluster up --name {name}`",
+            cluster=name,
+        )
+
+
+@command.command("env")
+@_name
+@click.option("--shell", type=click.Choice(["sh", "fish"]), default="sh", show_default=True, help="For which shell.")
+def env(name: str, shell: str) -> None:
+    """Print what makes stock Hadoop and Spark clients use a cluster, as text for a shell.
+
+    In bash: eval "$(clusterkit cluster env)"
+    """
+    from clusterkit.embedded.environment import exports
+
+    click.echo(exports(_cluster(name).environment(), shell), nl=False)
+
+
+@command.command("fetch")
+@click.option("--to", "target", type=click.Path(dir_okay=False), metavar="FILE", help="Write the jars to a bundle.")
+@click.option("--from", "source", type=click.Path(dir_okay=False), metavar="FILE", help="Read them from a bundle.")
+def fetch(target: str | None, source: str | None) -> None:
+    """Fetch the jars that a cluster needs, so that `up` needs no network.
+
+    A bundle carries them to a machine without one: `fetch --to` there, `fetch --from` here.
+    """
+    import os
+    from pathlib import Path
+
+    from clusterkit import settings
+    from clusterkit.embedded import bundle, jars
+    from clusterkit.embedded.cluster import fetched
+    from clusterkit.hadoop.java import find_java
+
+    if target and source:
+        raise click.UsageError("--to and --from exclude each other")
+    found, lock = settings.load(), jars.JarLock.load()
+    with Progress() as progress:
+        if source:
+            directory = bundle.bundle_from(
+                lock, found.cache_dir, Path(source), lambda done: progress.stage("reading", fetched(done))
+            )
+        else:
+            java = find_java(found.java_home, os.environ)
+            directory = jars.fetch(lock, found.cache_dir, java, lambda done: progress.stage("fetching", fetched(done)))
+        if target:
+            progress.stage("writing", target)
+            bundle.bundle_to(lock, found.cache_dir, Path(target))
+    click.echo(target or str(directory))
+
+
 def _cluster(name: str) -> EmbeddedCluster:
     from clusterkit import settings
     from clusterkit.embedded.cluster import EmbeddedCluster
@@ -107,6 +198,11 @@ def _memory(text: str) -> int:
             key="memory",
             place="--memory",
         ) from exc
+
+
+def _print_line(daemon: str, line: str, width: int) -> None:
+    text = visible(line.expandtabs(4))
+    click.echo(f"{daemon:{width}} | {text}" if width else text)
 
 
 def _print_status(found: ClusterStatus) -> None:

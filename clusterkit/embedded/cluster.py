@@ -219,7 +219,7 @@ class EmbeddedCluster:
         return find_java(self._java_home, os.environ)
 
     def _lib(self, java: Java, said: Said) -> Path:
-        return jars.fetch(jars.JarLock.load(), self._cache_dir, java, lambda done: said("fetching", _fetched(done)))
+        return jars.fetch(jars.JarLock.load(), self._cache_dir, java, lambda done: said("fetching", fetched(done)))
 
     def _change(
         self, planned: Plan, remembered: states.State | None, running: tuple[Marked, ...], said: Said
@@ -287,7 +287,8 @@ def _sweep(root: Path) -> None:
         processes.end(left, grace_s=1.0)
 
 
-def _fetched(progress: Progress) -> str:
+def fetched(progress: Progress) -> str:
+    """Say how far a fetch is."""
     arrived, total = format_bytes(progress.size_bytes), format_bytes(progress.total_bytes)
     return f"{progress.jars}/{progress.total_jars} jars of Hadoop, {arrived} of {total}"
 

@@ -79,7 +79,7 @@ def clusterkit_cli(data_dir) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def cluster(data_dir) -> Iterator[EmbeddedCluster]:
-    """Yield a running cluster of one node, called default; it serves the whole run, so tests leave it as they found it."""
+    """Yield a running cluster of one node, called default; tests leave it as they found it."""
     shared = _embedded("default", data_dir)
     try:
         shared.up(ClusterSpec())

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import platform
 import re
 import select
 import signal
 import sys
 import threading
-import traceback
 from contextlib import contextmanager
-from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
@@ -81,9 +78,7 @@ def report(error: BaseException, stream: TextIO) -> int:
         case SystemExit() if isinstance(error.code, int) and not isinstance(error.__context__, BrokenPipeError):
             return error.code
         case _:
-            stream.write("".join(traceback.format_exception(error)))
-            _write(stream, _bug(error))
-            return errors.EXIT_BUG
+            return _report_bug(error, stream)
 
 
 def respelled(error: errors.ClusterkitError) -> errors.ClusterkitError:
@@ -127,6 +122,14 @@ def _usage(error: click.ClickException) -> errors.ClusterkitError:
     return errors.ClusterkitError(f"`{command}` was not understood", why=why, mend=mend)
 
 
+def _report_bug(error: BaseException, stream: TextIO) -> int:
+    import traceback
+
+    stream.write("".join(traceback.format_exception(error)))
+    _write(stream, _bug(error))
+    return errors.EXIT_BUG
+
+
 def _bug(error: BaseException) -> errors.ClusterkitError:
     return errors.ClusterkitError(
         "this is a bug in clusterkit",
@@ -136,6 +139,9 @@ def _bug(error: BaseException) -> errors.ClusterkitError:
 
 
 def _versions() -> Iterator[str]:
+    import platform
+    from importlib import metadata
+
     yield f"clusterkit {clusterkit.__version__}"
     yield f"Python {platform.python_version()}"
     try:

@@ -44,17 +44,26 @@ def _option(setting: Setting) -> Callable[[_Function], _Function]:
     names = [setting.keyword, setting.flag, *([setting.short] if setting.short else [])]
     match setting.kind:
         case kinds.Boolean():
-            return click.option(
-                setting.keyword, f"{setting.flag}/--no-{setting.flag[2:]}", default=None, help=setting.help
-            )
+            both = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
+            return click.option(setting.keyword, both, default=None, help=setting.help)
         case kinds.Table():
             return click.option(*names, multiple=True, metavar="NAME=VALUE", help=f"{setting.help} Repeatable.")
         case kinds.Texts():
-            return click.option(*names, multiple=True, metavar="LIST", help=f"{setting.help} Commas between entries.")
+            kind = click.Path() if isinstance(setting.kind, kinds.Files) else click.STRING
+            text = f"{setting.help} Commas between entries."
+            return click.option(*names, multiple=True, type=kind, metavar="LIST", help=text)
+        case kinds.LocalPath():
+            return click.option(*names, type=click.Path(), metavar="PATH", help=setting.help)
         case kinds.Text(choices=choices) if choices:
-            return click.option(*names, metavar="|".join(choices), help=setting.help)
+            complete = _completion(choices)
+            return click.option(*names, metavar="|".join(choices), shell_complete=complete, help=setting.help)
         case _:
             return click.option(*names, metavar=_METAVARS.get(type(setting.kind), "TEXT"), help=setting.help)
 
 
-_METAVARS: dict[type, str] = {kinds.Integer: "N", kinds.Memory: "SIZE", kinds.LocalPath: "PATH"}
+def _completion(choices: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Complete one of a few words; what is no such word is refused by the settings, with the place."""
+    return lambda _context, _parameter, begun: [word for word in choices if word.startswith(begun)]
+
+
+_METAVARS: dict[type, str] = {kinds.Integer: "N", kinds.Memory: "SIZE"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 import unicodedata
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TextIO
 
 import click
 
@@ -26,7 +27,7 @@ class Progress:
 
     On a terminal the current stage is a live line with its elapsed time, and a finished one leaves a line with the time
     it took. Elsewhere each stage begins with a plain line that has the time since the beginning, and progress within a
-    stage is told at most once a second. Standard output is never touched.
+    stage is told at most once a second. Standard output is never touched. Several threads may use one.
 
     Parameters
     ----------
@@ -50,34 +51,55 @@ class Progress:
         self._teller: _Teller = _LiveLine(stream, clock) if is_terminal(stream) else _PlainLines(stream, clock)
         self._stage: str | None = None
         self._began_s = 0.0
+        self._lock = threading.RLock()
 
     def stage(self, name: str, detail: str = "") -> None:
         """Begin a stage, which ends the one before; the same name again is progress within it."""
-        if name == self._stage:
-            self.update(detail)
-            return
-        self._finish(done=True)
-        self._stage, self._began_s = name, self._clock()
-        self._teller.begin(visible(name), visible(detail))
+        with self._lock:
+            if name == self._stage:
+                self._teller.go_on(visible(detail))
+                return
+            self._finish(done=True)
+            self._stage, self._began_s = name, self._clock()
+            self._teller.begin(visible(name), visible(detail))
 
     def update(self, detail: str) -> None:
         """Tell how the current stage goes on; elsewhere than on a terminal at most once a second."""
-        self._teller.go_on(visible(detail))
+        with self._lock:
+            self._teller.go_on(visible(detail))
 
     def note(self, text: str) -> None:
         """Tell something beside the stages; it is always told."""
-        self._teller.note(visible(text))
+        with self._lock:
+            self._teller.note(visible(text))
 
-    def aside(self) -> AbstractContextManager[None]:
-        """Take the live line away while somebody else writes to the terminal."""
-        return self._teller.aside()
+    def pass_on(self, piece: bytes, stream: BinaryIO) -> None:
+        """Write what somebody else says, who shares the terminal; the live line waits until their line has ended.
+
+        Parameters
+        ----------
+        piece : bytes
+            Any part of their output.
+        stream : binary file
+            Where it goes, as it is.
+        """
+        with self._lock, self._teller.aside(ends=piece.endswith(b"\n")):
+            stream.write(piece)
+            stream.flush()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the live line away while whole lines are written to the terminal."""
+        with self._lock, self._teller.aside(ends=True):
+            yield
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._finish(done=kind is None)
-        self._teller.close()
+        with self._lock:
+            self._finish(done=kind is None)
+            self._teller.close()
 
     def _finish(self, *, done: bool) -> None:
         if self._stage is not None:
@@ -160,7 +182,7 @@ class _Teller(Protocol):
     def go_on(self, detail: str) -> None: ...
     def finish(self, took_s: float, *, done: bool) -> None: ...
     def note(self, text: str) -> None: ...
-    def aside(self) -> AbstractContextManager[None]: ...
+    def aside(self, *, ends: bool) -> AbstractContextManager[None]: ...
     def close(self) -> None: ...
 
 
@@ -189,7 +211,8 @@ class _PlainLines:
         for line in text.splitlines():
             self._write(f"{'':7}  {line}")
 
-    def aside(self) -> AbstractContextManager[None]:
+    def aside(self, *, ends: bool) -> AbstractContextManager[None]:
+        del ends
         return nullcontext()
 
     def close(self) -> None:
@@ -218,6 +241,8 @@ class _LiveLine:
 
         self._clock = clock
         self._name, self._detail, self._began_s = "", "", clock()
+        self._running = False
+        self._open = False
         self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
         self._live = Live(
             console=self._console,
@@ -229,31 +254,43 @@ class _LiveLine:
 
     def begin(self, name: str, detail: str) -> None:
         self._name, self._detail, self._began_s = name, detail, self._clock()
+        self._running = True
+        self._end_line()
         self._live.start(refresh=True)
 
     def go_on(self, detail: str) -> None:
         self._detail = detail
 
     def finish(self, took_s: float, *, done: bool) -> None:
+        self._running = False
         self._live.stop()
+        self._end_line()
         mark, style = ("✓", "green") if done else ("✗", "red")
         self._console.print(self._line(mark, style, took_s), overflow="fold")
 
     def note(self, text: str) -> None:
+        self._end_line()
         self._console.print(text, style="dim", soft_wrap=True)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        shown = self._live.is_started
+    def aside(self, *, ends: bool) -> Iterator[None]:
         self._live.stop()
         try:
             yield
         finally:
-            if shown:
+            self._open = not ends
+            if self._running and ends:
                 self._live.start(refresh=True)
 
     def close(self) -> None:
         self._live.stop()
+        self._end_line()
+
+    def _end_line(self) -> None:
+        """End a line that somebody else began, so that ours is not written behind it."""
+        if self._open:
+            self._console.file.write("\n")
+            self._open = False
 
     def _rendered(self) -> Any:
         return self._line("…", "cyan", self._clock() - self._began_s)

@@ -88,12 +88,7 @@ def _output(progress: Progress) -> Output:
     from clusterkit.launchers.spark.driver import Output
 
     def writer(stream: TextIO) -> Callable[[bytes], None]:
-        def write(piece: bytes) -> None:
-            with progress.aside():
-                stream.buffer.write(piece)
-                stream.buffer.flush()
-
-        return write
+        return lambda piece: progress.pass_on(piece, stream.buffer)
 
     shared = is_terminal(sys.stderr) and is_terminal(sys.stdout)
     return Output(stdout=writer(sys.stdout) if shared else None, stderr=writer(sys.stderr))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import platformdirs
 
+from clusterkit.errors import SettingsError
 from clusterkit.settings import layers
 from clusterkit.settings.layers import Leaf, Origin
 from clusterkit.settings.table import TABLE, Setting
@@ -121,7 +122,7 @@ def load(
     SettingsError
         If a file, key or variable is unknown or its value cannot be read; it names the place.
     """
-    base = Path.cwd() if directory is None else directory.absolute()
+    base = _working_directory() if directory is None else directory.absolute()
     given = chain(
         layers.from_files(base),
         layers.from_environment(os.environ if environ is None else environ, base),
@@ -129,6 +130,14 @@ def load(
         layers.from_flags(flags or {}, base),
     )
     return _resolved([*_defaults(), *given])
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as exc:
+        why = "the working directory was removed"
+        raise SettingsError("no settings were read", why=why, mend="`cd` to a directory that exists") from exc
 
 
 def _defaults() -> Iterator[Leaf]:

@@ -342,6 +342,31 @@ def test_live_progress() -> None:
     assert [line for line in seen if line in order] == order
 
 
+PASSED_ON = """
+import sys
+from clusterkit.cli.output import Progress
+with Progress() as progress:
+    progress.stage("running")
+    progress.pass_on(b"10 %", sys.stdout.buffer)
+    progress.update("executors 1/2")
+    progress.pass_on(b"...20 %", sys.stdout.buffer)
+    progress.stage("finished")
+    progress.pass_on(b"no end", sys.stdout.buffer)
+"""
+
+
+def test_half_a_line_of_somebody_else_stays() -> None:
+    """Output without an end of line is neither overwritten by the live line nor run into it."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_terminal(PASSED_ON))
+    lines = [line.rpartition("\r")[2] for line in plain.replace("\r\n", "\n").split("\n")]
+    assert "10 %...20 %" in lines
+    assert "no end" in lines
+    assert [line.partition("  ")[0] for line in lines if line.startswith("✓")] == [
+        "✓ running: executors 1/2",
+        "✓ finished",
+    ]
+
+
 def test_failed_stage_is_marked() -> None:
     """A stage that an error ends is not marked as done."""
     code = LIVE.replace('progress.note("by the way")', "sys.exit(3)")
@@ -391,6 +416,8 @@ def complete(words: str, count: int, shell: str = "bash") -> list[str]:
         ("clusterkit completion ", 2, ["plain,bash", "plain,zsh", "plain,fish"]),
         ("clusterkit config s", 2, ["plain,show"]),
         ("clusterkit --ver", 1, ["plain,--version"]),
+        ("clusterkit submit --deploy-mode c", 3, ["plain,client", "plain,cluster"]),
+        ("clusterkit submit --keytab x", 3, ["file,x"]),
     ],
 )
 def test_completion_protocol(words: str, count: int, found: list[str]) -> None:

@@ -349,6 +349,14 @@ def test_malformed_file(project: Path, content: bytes, why: str) -> None:
     assert error.why.startswith(why)
 
 
+def test_removed_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that stands in a removed directory is told so."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refused().why == "the working directory was removed"
+
+
 def test_unreadable_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be read is named, with the reason."""
     path = written(project / "clusterkit.toml", "")

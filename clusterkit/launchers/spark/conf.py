@@ -131,10 +131,29 @@ def typed(spec: JobSpec) -> dict[str, str]:
         "spark.kerberos.principal": spec.principal,
         "spark.kerberos.keytab": _text(spec.keytab),
         **_executors(spec),
-        **{f"spark.executorEnv.{name}": value for name, value in spec.env_vars.items()},
-        **{f"spark.yarn.appMasterEnv.{name}": value for name, value in spec.env_vars.items()},
+        **{f"spark.executorEnv.{name}": in_launch_script(value) for name, value in spec.env_vars.items()},
+        **{f"spark.yarn.appMasterEnv.{name}": in_launch_script(value) for name, value in spec.env_vars.items()},
     }
     return {key: value for key, value in conf.items() if value is not None}
+
+
+def in_launch_script(value: str) -> str:
+    r"""Write an environment variable's value so that a container gets it unchanged.
+
+    YARN puts it between double quotes in a bash script as it is, and before that replaces what looks like one of its
+    own placeholders: two braces in a row, `<LOG_DIR>`, `<CPS>`. An empty pair of quotes ends the likeness.
+
+    Examples
+    --------
+    >>> print(in_launch_script('{"a": {"b": "$HOME"}}'))
+    {\"a\": {\"b\": \"\$HOME\"}""}
+
+    References
+    ----------
+    `ContainerLaunch.expandEnvironment` and `UnixShellScriptBuilder.env`, Hadoop 3.3 to 3.5.
+    """
+    quoted = re.sub(r'(["$`\\])', r"\\\1", value)
+    return re.sub(r"([{}])(?=\1)|<(?=[A-Z_]+>)", r'\g<0>""', quoted)
 
 
 def _executors(spec: JobSpec) -> dict[str, str | None]:

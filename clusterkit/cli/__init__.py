@@ -54,7 +54,7 @@ class _Root(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
-        if args and args[0] not in names and not args[0].startswith("-"):
+        if args[0] not in names and not args[0].startswith("-") and not ctx.resilient_parsing:
             from clusterkit.nearest import suggestion
 
             raise click.UsageError(f"there is no command {args[0]}{suggestion(args[0], names)}", ctx)

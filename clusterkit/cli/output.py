@@ -118,14 +118,14 @@ def coloured(stream: TextIO) -> bool:
 
 
 def visible(text: str) -> str:
-    r"""Show control characters instead of sending them to the terminal; line ends stay.
+    r"""Show control characters instead of sending them to the terminal; line ends and tabs stay.
 
     Examples
     --------
     >>> print(visible("red\x1b[31m"))
     red\x1b[31m
     """
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
 def print_json(value: Any) -> None:
@@ -150,7 +150,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, str
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else visible(str(value)).replace("\n", "\\n")
+    return "-" if value is None else visible(str(value)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _numeric(rows: Sequence[Sequence[object]]) -> set[int]:

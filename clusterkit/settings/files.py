@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ def walk(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple
 def _read(layer: str, path: Path, name: str) -> SettingsFile:
     failed = f"{name} was not read"
     try:
+        if _planted(path):
+            why = "anybody may write to its directory, and it belongs neither to you nor to root"
+            raise SettingsError(failed, why=why, mend=f"remove {path}, or work in another directory", place=name)
         text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
     except OSError as exc:
@@ -84,6 +88,11 @@ def _read(layer: str, path: Path, name: str) -> SettingsFile:
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(failed, why=f"it is not TOML: {exc}", mend=f"correct {path}", place=name) from exc
     return SettingsFile(layer, path, name, tree, _lines(text))
+
+
+def _planted(path: Path) -> bool:
+    """Whether somebody else can have put the file there for us to find: settings name programs that we run."""
+    return bool(path.parent.stat().st_mode & stat.S_IWOTH) and path.stat().st_uid not in {0, os.geteuid()}
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:

@@ -400,7 +400,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == '{\n  "a": "/é",\n  "b": [\n    1,\n    null\n  ]\n}\n'
 
 
-def complete(words: str, count: int, shell: str = "bash") -> list[str]:
+def complete(words: str, count: int | str, shell: str = "bash") -> list[str]:
     done = clusterkit_command(
         _CLUSTERKIT_COMPLETE=f"{shell}_complete", COMP_WORDS=words, COMP_CWORD=str(count), _TEST="1"
     )
@@ -416,6 +416,7 @@ def complete(words: str, count: int, shell: str = "bash") -> list[str]:
         ("clusterkit completion ", 2, ["plain,bash", "plain,zsh", "plain,fish"]),
         ("clusterkit config s", 2, ["plain,show"]),
         ("clusterkit --ver", 1, ["plain,--version"]),
+        ("clusterkit nonsense clu", 2, ["plain,cluster"]),
         ("clusterkit submit --deploy-mode c", 3, ["plain,client", "plain,cluster"]),
         ("clusterkit submit --keytab x", 3, ["file,x"]),
     ],
@@ -423,6 +424,17 @@ def complete(words: str, count: int, shell: str = "bash") -> list[str]:
 def test_completion_protocol(words: str, count: int, found: list[str]) -> None:
     """The shell's question about a half-written word is answered with the commands that fit."""
     assert complete(words, count) == found
+
+
+@pytest.mark.parametrize(
+    ("shell", "word"),
+    [("zsh", "1"), ("fish", "clu")],
+)
+def test_completion_protocol_of_other_shells(shell: str, word: str) -> None:
+    """Shells that are no bash are answered in their own ways, with what each command does."""
+    found = complete("clusterkit clu", word, shell)
+    assert [part for line in found for part in re.split(r"[,\t]", line)][:2] == ["plain", "cluster"]
+    assert cli.COMMANDS[2].help in "\n".join(found)
 
 
 def test_completion_in_a_real_bash(tmp_path: Path) -> None:

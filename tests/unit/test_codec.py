@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from clusterkit.errors import SpecError
 from clusterkit.specs import codec
+from clusterkit.specs.cluster import ClusterSpec
 from clusterkit.specs.job import JobSpec
 from clusterkit.specs.resources import Resources
 
@@ -51,6 +52,17 @@ JOBS = st.builds(
 def test_round_trip(write: Any, read: Any, spec: JobSpec) -> None:
     """Whatever a job holds, text and back gives the same job."""
     assert read(JobSpec, write(spec)) == spec
+
+
+@pytest.mark.parametrize("spec", [ClusterSpec(), ClusterSpec(name="big", nodes=4, queues={"a": 30, "b": 70}, ha=True)])
+def test_clusters_round_trip(spec: ClusterSpec) -> None:
+    """The same codec serves every specification."""
+    for write, read in (
+        (codec.to_json, codec.from_json),
+        (codec.to_toml, codec.from_toml),
+        (codec.to_yaml, codec.from_yaml),
+    ):
+        assert read(ClusterSpec, write(spec)) == spec
 
 
 SPEC = JobSpec(

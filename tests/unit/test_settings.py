@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -347,6 +348,28 @@ def test_malformed_file(project: Path, content: bytes, why: str) -> None:
     error = refused()
     assert (error.what, error.place) == ("clusterkit.toml was not read", "clusterkit.toml")
     assert error.why.startswith(why)
+
+
+def test_planted_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that somebody else could leave in a directory of everybody is not obeyed; one of our own is."""
+    everybodys = tmp_path / "tmp"
+    everybodys.mkdir()
+    everybodys.chmod(0o1777)
+    (everybodys / "mine").mkdir()
+    monkeypatch.chdir(everybodys / "mine")
+    path = written(everybodys / "clusterkit.toml", 'java_home = "/tmp/trap"\n')
+    assert settings.load(environ={}).java_home == Path("/tmp/trap")
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    error = refused()
+    assert (error.what, error.mend) == (
+        "../clusterkit.toml was not read",
+        f"remove {path}, or work in another directory",
+    )
+    everybodys.chmod(0o755)
+    assert settings.load(environ={}).java_home == Path("/tmp/trap")
 
 
 def test_removed_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

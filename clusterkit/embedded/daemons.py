@@ -27,6 +27,8 @@ class Role:
         The ports on which it answers Hadoop's RPC, and HTTP, by what they are for.
     other : tuple of str
         Its other ports.
+    active : tuple of str
+        Those of its ports that only the active one of two listens on.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Role:
     rpc: tuple[str, ...] = ()
     web: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
+    active: tuple[str, ...] = ()
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -58,6 +61,7 @@ RESOURCEMANAGER = Role(
     270,
     rpc=("client", "scheduler", "tracker", "admin"),
     web=("web",),
+    active=("client", "scheduler", "tracker"),
 )
 NODEMANAGER = Role(
     "nodemanager", f"{_YARN}.nodemanager.NodeManager", 256, 225, rpc=("container", "localizer"), web=("web",)

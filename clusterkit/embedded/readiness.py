@@ -50,22 +50,37 @@ class Check:
 
 def checks(plan: Plan, launch: Launch, process: ProcessIdentity) -> tuple[Check, ...]:
     """Return what a daemon must pass to be ready, in the order in which a start gets there."""
-    host, ports = plan.host, launch.ports
-    held = frozenset((host, port) for port in ports.values())
     particular = _CHECKS.get(launch.role, _nothing_more)
+    later = launch.role.active if len(plan.of(launch.role)) > 1 else ()
+    always = tuple(purpose for purpose in launch.role.ports if purpose not in later)
     return (
-        *(_port_check(probe.accepts, host, ports[purpose], f"its {purpose} port") for purpose in launch.role.ports),
+        *_port_checks(plan, launch, process, always),
+        *particular(plan, launch, process),
+        *(_if_active(plan, launch, check) for check in _port_checks(plan, launch, process, later)),
+    )
+
+
+def _port_checks(plan: Plan, launch: Launch, process: ProcessIdentity, purposes: tuple[str, ...]) -> tuple[Check, ...]:
+    """Check that somebody listens, that it is this process, and that it speaks what it should."""
+    host, ports = plan.host, launch.ports
+    held = frozenset((host, ports[purpose]) for purpose in purposes)
+    return (
+        *(_port_check(probe.accepts, host, ports[purpose], f"its {purpose} port") for purpose in purposes),
         Check("its ports, which another process holds", lambda: held <= probe.listening(process)),
         *(
             _port_check(probe.answers_rpc, host, ports[purpose], f"an answer on its {purpose} port")
-            for purpose in launch.role.rpc
+            for purpose in purposes
+            if purpose in launch.role.rpc
         ),
-        *particular(plan, launch, process),
     )
 
 
 def _port_check(ask: Callable[[str, int], bool], host: str, port: int, waits_for: str) -> Check:
     return Check(waits_for, lambda: ask(host, port))
+
+
+def _if_active(plan: Plan, launch: Launch, check: Check) -> Check:
+    return Check(check.waits_for, lambda: turn(plan, launch) == "standby" or check.passed())
 
 
 def waits_for(plan: Plan, launch: Launch, process: ProcessIdentity) -> str | None:

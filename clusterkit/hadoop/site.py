@@ -253,8 +253,6 @@ def _core_daemon(site: Site) -> list[_Property]:
             _Property("ha.health-monitor.sleep-after-disconnect.ms", "200"),
             _Property("ha.failover-controller.graceful-fence.connection.retries", "1"),
             _Property("ha.failover-controller.graceful-fence.rpc-timeout.ms", "2000"),
-            _Property("hadoop.zk.address", _listed(site.zookeeper)),
-            _Property("hadoop.zk.timeout-ms", "4000", "a dead active ResourceManager is replaced within seconds"),
         ]
     return rendered
 
@@ -300,6 +298,7 @@ def _hdfs_daemon(site: Site, daemon: NameNode | DataNode | JournalNode | Failove
             _Property("dfs.journalnode.rpc-address", str(daemon.rpc)),
             _Property("dfs.journalnode.http-address", str(daemon.http)),
             _Property("dfs.journalnode.edits.dir", str(daemon.directory)),
+            _Property("dfs.journalnode.enable.sync", "false", "it is the only one, and has nobody to catch up with"),
         ]
     return [
         *_shared_edits(site, daemon.namenode),
@@ -468,6 +467,8 @@ def _state_store(site: Site, node: ResourceManager) -> list[_Property]:
         ]
     return [
         _Property("yarn.resourcemanager.ha.id", node.id),
+        _Property("yarn.resourcemanager.zk-address", _listed(site.zookeeper)),
+        _Property("yarn.resourcemanager.zk-timeout-ms", "4000", "a dead active one is replaced within seconds"),
         _Property("yarn.resourcemanager.store.class", f"{package}.ZKRMStateStore"),
         _Property("yarn.resourcemanager.zk-state-store.parent-path", f"{site.zookeeper_root}/rmstore"),
         _Property("yarn.resourcemanager.ha.automatic-failover.enabled", "true"),

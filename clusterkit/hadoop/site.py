@@ -514,6 +514,11 @@ def _nodemanager(site: Site, node: NodeManager) -> list[_Property]:
         _Property(
             "yarn.nodemanager.pmem-check-enabled", "true", "a container that uses more than it asked for is killed"
         ),
+        _Property(
+            "yarn.nodemanager.resource.memory.enforced",
+            "false",
+            "its default hands that check over to cgroups, which are not in use: nothing would be killed at all",
+        ),
         _Property("yarn.nodemanager.resource-monitor.interval-ms", "1000", "and is killed soon"),
         _Property(
             "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage",

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from clusterkit.errors import ClusterError
 from clusterkit.hadoop.hdfs import DeniedError, MissingPathError
 from clusterkit.hadoop.logs import indexed, tfile
-from clusterkit.hadoop.logs.node_file import DamagedLogError, NodeFile
+from clusterkit.hadoop.logs.log_file import DamagedLogError
+from clusterkit.hadoop.logs.node_file import NodeFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

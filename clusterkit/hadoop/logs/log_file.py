@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from clusterkit.errors import ClusterError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
@@ -16,6 +18,10 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 """The names of the months as Java prints them in English."""
 
 _STARS = 50
+
+
+class DamagedLogError(ClusterError):
+    """A collected log file cannot be read (whole)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +111,25 @@ def write(files: Iterable[LogFile], out: BinaryIO) -> int:
         What to print, in order.
     out : binary file
         Where to.
+
+    Raises
+    ------
+    DamagedLogError
+        At the end, if a log file could not be read to its end; the others were printed.
     """
     count = 0
-    for count, file in enumerate(files, 1):  # noqa: B007 - the count is the result
+    damaged: list[DamagedLogError] = []
+    for file in files:
+        count += 1
         out.write(header(file))
-        out.writelines(file.chunks())
+        try:
+            out.writelines(file.chunks())
+        except DamagedLogError as exc:
+            damaged.append(exc)
         out.write(footer(file))
         out.flush()
+    if damaged:
+        raise damaged[0]
     return count
 
 
@@ -119,7 +137,7 @@ def header(file: LogFile) -> bytes:
     """Return what `yarn logs` prints before a log's content."""
     title = f"Container: {file.container_id} on {file.node}"
     return (
-        f"{title}\nLogAggregationType: {file.source}\n{'=' * len(title)}\n"
+        f"{title}\nLogAggregationType: {file.source}\n{'=' * _length(title)}\n"
         f"LogType:{file.name}\nLogLastModifiedTime:{_time(file.modified)}\nLogLength:{file.size}\nLogContents:\n"
     ).encode(errors="replace")
 
@@ -127,7 +145,7 @@ def header(file: LogFile) -> bytes:
 def footer(file: LogFile) -> bytes:
     """Return what `yarn logs` prints after a log's content."""
     end = f"End of LogType:{file.name}"
-    return f"\n{end}\n{'*' * (len(end) + _STARS)}\n\n".encode(errors="replace")
+    return f"\n{end}\n{'*' * (_length(end) + _STARS)}\n\n".encode(errors="replace")
 
 
 def grep(files: Iterable[LogFile], pattern: str) -> Iterator[Match]:
@@ -143,6 +161,11 @@ def grep(files: Iterable[LogFile], pattern: str) -> Iterator[Match]:
         for number, line in enumerate(file.lines(), 1):
             if expression.search(line):
                 yield Match(file.container_id, file.node, file.name, number, line)
+
+
+def _length(text: str) -> int:
+    """Return a text's length as Java counts it: in units of UTF-16."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _time(moment: datetime | None) -> str:

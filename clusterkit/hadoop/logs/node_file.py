@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from clusterkit.errors import ClusterError
+from clusterkit.hadoop.logs.log_file import DamagedLogError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,6 @@ class Content(Protocol):
 
     def chunks(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
         """Yield the same bytes as they arrive."""
-
-
-class DamagedLogError(ClusterError):
-    """An aggregated log file cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ EXIT_BROKEN_PIPE = 141
 """The reader of our output went away (128 + SIGPIPE)."""
 
 
+_KEY = r"(?<![\w.-])"
+_WORD = r"(?:^(?=\w+ (?:was|is|cannot|of)\b)|(?<=\bset )|(?<=\bcorrect ))"
+"""What stands before a key. One that is also a word, such as `queue`, stays a word within a sentence."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; it unwinds the stack as Ctrl-C does."""
 
@@ -69,14 +74,13 @@ def report(error: BaseException, stream: TextIO) -> int:
             return error.exit_code
         case click.ClickException():
             return _report_usage(error, stream)
+        case Terminated():
+            return errors.EXIT_TERMINATED
         case click.Abort() | KeyboardInterrupt():
-            terminated = isinstance(error.__cause__ or error, Terminated)
-            return errors.EXIT_TERMINATED if terminated else errors.EXIT_INTERRUPTED
-        case SystemExit() | OSError() if _reader_is_gone():
+            return errors.EXIT_INTERRUPTED
+        case BrokenPipeError() if _reader_is_gone():
             _silence_stdout()
             return EXIT_BROKEN_PIPE
-        case SystemExit() if isinstance(error.code, int) and not isinstance(error.__context__, BrokenPipeError):
-            return error.code
         case _:
             return _report_bug(error, stream)
 
@@ -86,16 +90,16 @@ def respelled(error: errors.ClusterkitError) -> errors.ClusterkitError:
 
     Examples
     --------
-    >>> wrong = errors.SpecError("name is empty", why="it is", mend="set name", key="name", place="--name")
+    >>> wrong = errors.SpecError("name is empty", why="a name is text", mend="set name", key="name", place="--name")
     >>> print(respelled(wrong))
     --name is empty
-      Why:  it is
+      Why:  a name is text
       Mend: set --name
     """
     key, place = getattr(error, "key", None), getattr(error, "place", None)
     if not key or not place or not place.startswith("--"):
         return error
-    word = re.compile(rf"(?<![\w.-]){re.escape(key)}(?![\w-]|\.\w)")
+    word = re.compile(rf"{_KEY if re.search('[._]', key) else _WORD}{re.escape(key)}(?![\w-]|\.\w)")
     what, why, mend = (word.sub(place, text) for text in (error.what, error.why, error.mend))
     return type(error)(what, why=why.replace(f" ({place})", "", 1), mend=mend)
 
@@ -117,7 +121,10 @@ def _report_usage(error: click.ClickException, stream: TextIO) -> int:
 def _usage(error: click.ClickException) -> errors.ClusterkitError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "clusterkit"
-    why = error.format_message().strip().rstrip(".")
+    near = getattr(error, "possibilities", None)
+    why = (error.message if near else error.format_message()).strip().rstrip(".")
+    if near:
+        why = f"{why}; did you mean {near[0]}?"
     mend = f"`{command} --help` shows what it takes"
     return errors.ClusterkitError(f"`{command}` was not understood", why=why, mend=mend)
 

@@ -118,7 +118,7 @@ def test_nothing_to_do_is_a_call_for_help(capsys: pytest.CaptureFixture[str]) ->
             ["--versoin"],
             (
                 "Error: `clusterkit` was not understood\n"
-                "  Why:  No such option '--versoin'. Did you mean '--version'?\n"
+                "  Why:  No such option '--versoin'; did you mean --version?\n"
                 "  Mend: `clusterkit --help` shows what it takes\n"
             ),
         ),
@@ -226,6 +226,12 @@ def test_key_is_respelt_as_the_flag() -> None:
         "--executor-memory of 1 MiB is too small\n"
         "  Why:  set --executor-memory and not executor.memory.fraction\n"
         "  Mend: set --executor-memory, or spark.executor.memory."
+    )
+    word = errors.SpecError(
+        "'a b' is not the name of a queue", why="queue names", mend="correct queue", key="queue", place="--queue"
+    )
+    assert str(boundary.respelled(word)) == (
+        "'a b' is not the name of a queue\n  Why:  queue names\n  Mend: correct --queue"
     )
     placed = errors.SpecError("queue", why="queue", mend="queue", key="queue", place="clusterkit.toml:3")
     assert boundary.respelled(placed) is placed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -93,8 +93,8 @@ class Configuration:
         Where they were read; None when they were not read from files.
     """
 
-    properties: Mapping[str, str]
-    variables: Mapping[str, str]
+    properties: Mapping[str, str] = field(repr=False)
+    variables: Mapping[str, str] = field(repr=False)
     directory: Path | None = None
 
     @classmethod
@@ -309,11 +309,13 @@ def _merged(files: list[Path]) -> Mapping[str, str]:
     return MappingProxyType(values)
 
 
-def _properties(file: Path) -> Iterator[tuple[str, str | None, bool]]:
+def _properties(file: Path, within: tuple[Path, ...] = ()) -> Iterator[tuple[str, str | None, bool]]:
     """Yield key, value (None where the element is missing) and `final` of each property of a file."""
     for element in _root(file):
         if element.tag == _XINCLUDE:
-            yield from _properties(file.parent / element.get("href", ""))
+            included = file.parent / element.get("href", "")
+            if included not in within:
+                yield from _properties(included, (*within, file))
         elif element.tag == "property":
             key = (element.findtext("name") or element.get("name") or "").strip()
             value = element.findtext("value", element.get("value"))

@@ -91,7 +91,7 @@ def bundle_from(lock: JarLock, cache_dir: Path, path: Path, report: Report | Non
         raise ClusterError(
             f"the bundle {path} was not read",
             why=f"{exc.strerror or exc}: {exc.filename or path}",
-            mend="check the path, its permissions and the room in the cache directory",
+            mend=f"check {path}, its permissions, and the room in {cache_dir}",
             path=path,
         ) from exc
     return jars.directory(lock, cache_dir)

@@ -284,7 +284,7 @@ class Hdfs:
             raise StoreError(
                 f"{self._shown(path)} was not written",
                 why=f"{size} bytes were sent, HDFS holds {stored}",
-                mend="try again; if it happens again, look into the DataNodes' logs",
+                mend="try again; the DataNodes' logs say more (`clusterkit cluster logs`)",
                 uri=self._shown(path),
             )
 
@@ -380,7 +380,12 @@ class Hdfs:
                 return row.kind(f"{uri} {failure}", why=row.why or message, mend=row.mend, uri=uri)
         if isinstance(exc, OSError):
             return self._unreachable(message)
-        return StoreError(f"{uri} {failure}", why=message, mend="see the NameNode's log for the rest", uri=uri)
+        return StoreError(
+            f"{uri} {failure}",
+            why=message,
+            mend="the NameNode's log says more (`clusterkit cluster logs`)",
+            uri=uri,
+        )
 
 
 class HdfsReader(io.RawIOBase):

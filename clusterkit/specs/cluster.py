@@ -186,7 +186,7 @@ def _check_bind(bind: str, *, allowed: bool) -> None:
         raise SpecError(
             f"the cluster cannot listen on {bind}",
             why="clients are told this address, and it names no machine",
-            mend="give one address of this machine",
+            mend="give --bind one address of this machine",
             key="bind",
         )
     if not address.is_loopback and not allowed:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from clusterkit import errors
+from clusterkit.settings.table import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(errors.__file__).parent
 
 DATA = {
     errors.SettingsError: {"key": "executor.memory", "place": "clusterkit.toml:14"},
@@ -104,3 +113,38 @@ def test_place_stands_on_the_first_line() -> None:
     """What a cause shows below its first line stays as it is."""
     error = errors.SpecError("no", why="unclosed\n  f(\n   ^", mend="close it", place="py_files=")
     assert error.why == "unclosed (py_files=)\n  f(\n   ^"
+
+
+def raised_errors() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield every place in the package that makes an error, with its sentences; X stands for what is filled in."""
+    names = {kind.__name__ for kind in errors.kinds()} | {"ClusterkitError"}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", None)) in names:
+                given = {keyword.arg or "": sentence(keyword.value) for keyword in node.keywords}
+                given["what"] = sentence(node.args[0]) if node.args else ""
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno}", given
+
+
+def sentence(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr():
+            return "".join(part.value if isinstance(part, ast.Constant) else "{X}" for part in node.values)
+        case _:
+            return "{X}"
+
+
+NAMED = re.compile(
+    r"`[^`]+`|--[a-z]|\{X\}|\w\(\)|\b[A-Z]+_[A-Z_]+\b|\.(py|toml|xml|jar|tar)\b|/\w"
+    + "".join(rf"|\b{re.escape(setting.key)}\b" for setting in TABLE)
+)
+
+
+@pytest.mark.parametrize(("place", "given"), [pytest.param(*each, id=each[0]) for each in raised_errors()])
+def test_every_error_is_three_useful_sentences(place: str, given: dict[str, str]) -> None:
+    """Wherever an error is made, all three parts say something, and the mend names a command, a key or a file."""
+    parts = [given[name] for name in ("what", "why", "mend")]
+    assert all(part.strip() and not part.endswith(".") for part in parts)
+    assert NAMED.search(given["mend"]), given["mend"]

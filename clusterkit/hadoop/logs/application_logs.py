@@ -229,7 +229,7 @@ class ApplicationLogs:
             why=f"it has logs named {', '.join(names)}"
             if names
             else f"it has logs of {', '.join(containers) or 'none'}",
-            mend="choose one of these, or leave the choice out to see all",
+            mend=f"choose one of these; `clusterkit app logs {application_id}` shows all of them",
             application_id=application_id,
         )
 

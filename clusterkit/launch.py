@@ -191,7 +191,6 @@ def spark(name: str | None = None, **keywords: object) -> SparkSession:
     """
     from clusterkit import settings as setting_layers  # noqa: PLC0415
     from clusterkit.launchers.spark import session  # noqa: PLC0415
-    from clusterkit.launchers.spark.driver import Driver  # noqa: PLC0415
     from clusterkit.specs.job import JobSpec  # noqa: PLC0415
 
     if session.inside_job(os.environ):
@@ -204,8 +203,7 @@ def spark(name: str | None = None, **keywords: object) -> SparkSession:
     cluster = find_cluster(settings, environ=os.environ, start=_log_stage)
     planned = plan(spec, settings, cluster, environ=os.environ)
     _put_spark_archive(planned, cluster, None)
-    driver = Driver(planned, environ={**os.environ, **session.gateway_variable(planned.directory)})
-    return session.connect(driver, planned.directory)
+    return session.start(planned, environ=os.environ)
 
 
 def _log_stage(stage: str, detail: str) -> None:
@@ -325,11 +323,11 @@ def launch(
         If Spark's jars cannot be put on HDFS.
     """
     from clusterkit.applications.application import Application  # noqa: PLC0415
-    from clusterkit.launchers.spark.driver import Driver  # noqa: PLC0415
+    from clusterkit.launchers.spark import driver  # noqa: PLC0415
 
     _sweep(planned.directory.parent)
     _put_spark_archive(planned, cluster, tell)
-    return Application(cluster, driver=Driver(planned, environ=environ, output=output), tag=planned.tag)
+    return Application(cluster, driver=driver.start(planned, environ=environ, output=output), tag=planned.tag)
 
 
 def _put_spark_archive(planned: SparkPlan, cluster: Cluster, tell: Tell | None) -> None:

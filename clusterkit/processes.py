@@ -277,6 +277,11 @@ class Leashed:
             os.close(theirs)
 
     @property
+    def pid(self) -> int:
+        """The supervisor's pid; it lives as long as the command does."""
+        return self._process.pid
+
+    @property
     def stdout(self) -> IO[bytes] | None:
         """The read end of its standard output, when it was started with a pipe."""
         return self._process.stdout
@@ -297,11 +302,18 @@ class Leashed:
             self._process.wait(timeout_s)
         return self.exit_code
 
+    def close_stdin(self) -> None:
+        """Close the command's standard input, when it was started with a pipe."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
     def end(self) -> int:
         """End the group and return the command's exit code."""
         if self._ours >= 0:
             os.close(self._ours)
             self._ours = -1
+        self.close_stdin()
         return self._process.wait()
 
     def __enter__(self) -> Self:

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clusterkit.launchers.spark import driver
+from clusterkit.launchers.spark import jvm
 from clusterkit.launchers.spark.home import SparkHome
-from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, job_uri, plan_spark, redacted
+from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, plan_spark, redacted
 from clusterkit.specs.job import JobSpec
 
 JVM = Jvm(java=Path("/jdk/bin/java"), options=("-Dopened=yes",), class_path="/cache/spark/jars/*")
@@ -23,13 +23,13 @@ def job(tmp_path):
     return path
 
 
-def planned(spec, tmp_path, *, site=None, jvm=JVM, machine_defaults=None):
+def planned(spec, tmp_path, *, site=None, java=JVM, machine_defaults=None):
     site = site or Site(name="here", conf_dir=tmp_path, loopback=True, conf={"spark.yarn.jars": "local:/cache/jars/*"})
     return plan_spark(
         spec,
         site,
         spark=SPARK,
-        jvm=jvm,
+        jvm=java,
         python=PYTHON,
         directory=tmp_path / "clusterkit-0001",
         machine_defaults=machine_defaults,
@@ -37,7 +37,7 @@ def planned(spec, tmp_path, *, site=None, jvm=JVM, machine_defaults=None):
 
 
 def test_the_whole_command_of_a_job_in_client_mode(tmp_path, job):
-    """The driver is one JVM that runs the job file as a URI, with its configuration in a file, not in arguments."""
+    """The job is a Python of its own beside Spark's JVM, whose configuration is in a file, not in arguments."""
     plan = planned(JobSpec(job=job, name="job", args=("--out", "a b"), driver_memory_mib=2048), tmp_path)
 
     assert plan.argv == (
@@ -49,10 +49,9 @@ def test_the_whole_command_of_a_job_in_client_mode(tmp_path, job):
         "org.apache.spark.deploy.SparkSubmit",
         "--properties-file",
         f"{tmp_path}/clusterkit-0001/spark.properties",
-        job.as_uri(),
-        "--out",
-        "a b",
+        "pyspark-shell",
     )
+    assert plan.job_argv == (sys.executable, str(job), "--out", "a b")
 
 
 def test_the_whole_environment_of_a_job_on_this_machine(tmp_path, job):
@@ -61,16 +60,21 @@ def test_the_whole_environment_of_a_job_on_this_machine(tmp_path, job):
 
     assert plan.environment == {
         "CLUSTERKIT_DRIVER_LOG": f"{tmp_path}/clusterkit-0001/driver.log",
+        "CLUSTERKIT_GATEWAY": f"{tmp_path}/clusterkit-0001/gateway",
         "HADOOP_CONF_DIR": str(tmp_path),
         "PYSPARK_ARCHIVES_PATH": "local:/venv/site-packages",
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PYSPARK_PYTHON": "/venv/bin/python",
-        "PYTHONPATH": "/venv/site-packages",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "SPARK_CONNECT_MODE": "0",
         "SPARK_HOME": "/cache/spark",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_SCALA_VERSION": "2.13",
         "TZ": "UTC",
+        "_PYSPARK_DRIVER_CONN_INFO_PATH": f"{tmp_path}/clusterkit-0001/gateway",
     }
+    assert plan.job_path == (Path("/venv/site-packages"),)
 
 
 def test_the_user_has_the_last_word_over_every_default(tmp_path, job):
@@ -106,18 +110,23 @@ def test_a_job_with_a_hostile_name_travels_under_a_plain_one_in_cluster_mode(tmp
     """Spark puts the bare name into a shell command of the node, so quotes and blanks are replaced there."""
     job = tmp_path / "it's a; job.py"
     job.write_text("print(1)\n")
-    client, cluster = (JobSpec(job=job, name="job", deploy_mode=mode) for mode in ("client", "cluster"))
+    plan = planned(JobSpec(job=job, name="job", deploy_mode="cluster", args=("x",)), tmp_path)
 
-    assert job_uri(client, tmp_path / "launch") == job.as_uri()
-    assert job_uri(cluster, tmp_path / "launch") == (tmp_path / "launch" / "it_s_a__job.py").as_uri()
+    jvm.write_files(plan)
+
+    copy = plan.directory / "it_s_a__job.py"
+    assert plan.argv[-2:] == (copy.as_uri(), "x")
+    assert copy.read_text() == "print(1)\n"
 
 
 def test_the_archive_of_classes_reaches_every_jvm_unless_the_user_has_a_class_path(tmp_path, job):
     """Driver, ApplicationMaster and executors map the archive; a user's own class path comes first and rules it out."""
-    jvm = msgspec.structs.replace(JVM, archive_options=("-XX:SharedArchiveFile=/cache/spark.jsa",), on_nodes=True)
+    mapped = msgspec.structs.replace(JVM, archive_options=("-XX:SharedArchiveFile=/cache/spark.jsa",), on_nodes=True)
 
-    plain = planned(JobSpec(job=job, name="job"), tmp_path, jvm=jvm)
-    own = planned(JobSpec(job=job, name="job", conf={"spark.driver.extraClassPath": "/mine.jar"}), tmp_path, jvm=jvm)
+    plain = planned(JobSpec(job=job, name="job"), tmp_path, java=mapped)
+    own = planned(
+        JobSpec(job=job, name="job", conf={"spark.driver.extraClassPath": "/mine.jar"}), tmp_path, java=mapped
+    )
 
     assert plain.conf["spark.executor.extraClassPath"] == "/cache/spark/jars/*"
     assert plain.conf["spark.yarn.am.extraJavaOptions"] == "-XX:SharedArchiveFile=/cache/spark.jsa"
@@ -164,7 +173,7 @@ def test_the_files_of_a_launch_are_for_its_user_alone(tmp_path, job):
     (tmp_path / "core-site.xml").write_text("<configuration/>")
     plan = planned(JobSpec(job=job, name="job"), tmp_path)
 
-    driver.write_files(plan)
+    jvm.write_files(plan)
 
     assert oct(plan.directory.stat().st_mode & 0o777) == "0o700"
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in plan.directory.iterdir()} == {

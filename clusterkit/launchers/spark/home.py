@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class SparkHome:
         home = cache_dir / "spark" / f"{self.version}-{key}"
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         _link(home / "jars", self.jars)
+        _write_spark_submit(home / "bin" / "spark-submit", self.path)
         return SparkHome(home, self.version, self.scala, self.python)
 
 
@@ -117,6 +119,35 @@ def _python_directory(path: Path) -> Path | None:
     if (path / "__init__.py").is_file():
         return path.parent
     return path / "python" if (path / "python" / "pyspark" / "__init__.py").is_file() else None
+
+
+_SPARK_SUBMIT = """\
+#!/bin/sh
+# pyspark runs this to start Spark's JVM. In a job of clusterkit the JVM runs already: hand on how it is reached.
+if [ -z "$CLUSTERKIT_GATEWAY" ]; then
+  SPARK_HOME={home}
+  export SPARK_HOME
+  exec {home}/bin/spark-submit "$@"
+fi
+until [ -f "$CLUSTERKIT_GATEWAY" ]; do
+  kill -0 "$CLUSTERKIT_GATEWAY_PID" 2>/dev/null || exit 1
+  sleep 0.02
+done
+cp "$CLUSTERKIT_GATEWAY" "$_PYSPARK_DRIVER_CONN_INFO_PATH.part" || exit 1
+mv "$_PYSPARK_DRIVER_CONN_INFO_PATH.part" "$_PYSPARK_DRIVER_CONN_INFO_PATH" || exit 1
+exec cat >/dev/null
+"""
+
+
+def _write_spark_submit(path: Path, home: Path) -> None:
+    text = _SPARK_SUBMIT.format(home=shlex.quote(str(home)))
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}-{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.chmod(0o755)
+    aside.replace(path)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SPARK_SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 PROPERTIES = "spark.properties"
 CONFIGURATION_JAR = "configuration.jar"
+GATEWAY = "gateway"
 
 
 class NodePython(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +91,11 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
     conf : dict of str to str
         The whole Spark configuration.
     argv : tuple of str
-        The command that becomes the driver (client mode) or hands it over (cluster mode).
+        Spark's JVM: the driver's in client mode, the one that hands the job over to YARN in cluster mode.
+    job_argv : tuple of str
+        The job itself, where it runs here (client mode).
+    job_path : tuple of Path
+        What stands first on the job's import path, where it runs here.
     environment : dict of str to str
         The variables added to the caller's.
     conf_dir : Path
@@ -109,6 +114,8 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     conf: dict[str, str]
     argv: tuple[str, ...]
+    job_argv: tuple[str, ...]
+    job_path: tuple[Path, ...]
     environment: dict[str, str]
     conf_dir: Path
     spark_archive: SparkArchive | None = None
@@ -119,6 +126,16 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
     def driver_log(self) -> Path:
         """Where the driver JVM (or, in cluster mode, the submitting JVM) logs."""
         return self.directory / "driver.log"
+
+    @property
+    def jvm_stderr(self) -> Path:
+        """Where the JVM's own standard error goes, which is not the job's."""
+        return self.directory / "jvm.err"
+
+    @property
+    def gateway(self) -> Path:
+        """Where the JVM writes how the job's Python reaches it."""
+        return self.directory / GATEWAY
 
     def to_builtins(self) -> dict[str, object]:
         """Return the plan as plain values, secrets hidden, for JSON."""
@@ -134,6 +151,7 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(
             [
                 f"cluster      {self.cluster} ({self.conf_dir})",
+                *([f"job          {shlex.join(self.job_argv)}"] if self.job_argv else []),
                 f"command      {shlex.join(self.argv)}",
                 "environment  added to yours:",
                 *added,
@@ -227,13 +245,13 @@ def plan_spark(
         **site.conf,
         **_loopback_conf(site),
         **_archive_conf(jvm),
+        "spark.pyspark.python": python.executable,
         **(spark_conf.read_properties(Path(spec.properties_file)) if spec.properties_file else {}),
         **spec.conf,
         **spark_conf.typed(spec),
         **_files(spec),
         "spark.master": "yarn",
         "spark.yarn.tags": directory.name,
-        "spark.pyspark.python": python.executable,
     }
     archive = _spark_archive(site, spark, conf)
     if archive is not None:
@@ -245,11 +263,13 @@ def plan_spark(
         directory=directory,
         conf=conf,
         argv=_argv(spec, conf, jvm, directory),
-        environment=_environment(spec, site, spark, python, directory),
+        job_argv=_job_argv(spec, conf),
+        job_path=_job_path(spec, spark),
+        environment=_environment(spec, site, spark, python, directory) | _python_environment(conf),
         conf_dir=site.conf_dir,
         spark_archive=archive,
         uploads=_uploads(spec),
-        notes=_notes(spec, python),
+        notes=_notes(spec, python, conf),
     )
 
 
@@ -333,31 +353,29 @@ def _argv(spec: JobSpec, conf: Mapping[str, str], jvm: Jvm, directory: Path) -> 
         SPARK_SUBMIT,
         "--properties-file",
         str(directory / PROPERTIES),
-        job_uri(spec, directory),
-        *spec.args,
+        *((str(SESSION),) if client else (_job_uri(spec, directory), *spec.args)),
     )
 
 
-def job_uri(spec: JobSpec, directory: Path) -> str:
-    """Return where Spark reads the job from.
+def _job_argv(spec: JobSpec, conf: Mapping[str, str]) -> tuple[str, ...]:
+    if spec.deploy_mode == "cluster" or spec.job == SESSION:
+        return ()
+    return (conf.get("spark.pyspark.driver.python", sys.executable), str(spec.job), *spec.args)
+
+
+def _job_uri(spec: JobSpec, directory: Path) -> str:
+    """Return where Spark reads the job from in cluster mode."""
+    return (staged_job(spec, directory) or spec.job.absolute()).as_uri()
+
+
+def staged_job(spec: JobSpec, directory: Path) -> Path | None:
+    """Return where a copy of the job has to be made, None where it travels as it is.
 
     In cluster mode Spark puts the bare name into a shell command of the node, so a name with anything but letters,
     digits, dot, dash and underscore travels under a plain one.
     """
-    if spec.job == SESSION:
-        return str(spec.job)
-    if spec.deploy_mode == "cluster" and not _plain(spec.job.name):
-        return (directory / staged_name(spec.job)).as_uri()
-    return spec.job.absolute().as_uri()
-
-
-def staged_name(job: Path) -> str:
-    """Return a name for the job that survives a shell."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", job.name)
-
-
-def _plain(name: str) -> bool:
-    return staged_name(Path(name)) == name
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", spec.job.name)
+    return directory / plain if spec.deploy_mode == "cluster" and plain != spec.job.name else None
 
 
 def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython, directory: Path) -> dict[str, str]:
@@ -365,13 +383,13 @@ def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython
         "HADOOP_CONF_DIR": str(site.conf_dir),
         "SPARK_HOME": str(spark.path),
         "SPARK_SCALA_VERSION": spark.scala,
-        "PYSPARK_PYTHON": python.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        # Strings must hash alike in the driver and in every worker, or partitions by key come out wrong.
+        "PYTHONHASHSEED": "0",
         "CLUSTERKIT_DRIVER_LOG": str(directory / "driver.log"),
         **spec.env_vars,
     }
-    if spark.python is not None:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(spark.python), spec.env_vars.get("PYTHONPATH")]))
+    if spec.deploy_mode == "client":
+        environment |= _gateway_environment(directory)
     if python.packages is not None:
         environment["PYSPARK_ARCHIVES_PATH"] = f"local:{python.packages}"
     if site.loopback:
@@ -379,8 +397,38 @@ def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython
     return environment
 
 
-def _notes(spec: JobSpec, python: NodePython) -> tuple[str, ...]:
-    notes = [f"the nodes run {python.executable}: {python.origin}"]
+def _gateway_environment(directory: Path) -> dict[str, str]:
+    """Tell the JVM where to write how it is reached, and `bin/spark-submit` of our view of Spark where to read it."""
+    gateway = str(directory / GATEWAY)
+    return {
+        "_PYSPARK_DRIVER_CONN_INFO_PATH": gateway,
+        "CLUSTERKIT_GATEWAY": gateway,
+        "SPARK_CONNECT_MODE": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _job_path(spec: JobSpec, spark: SparkHome) -> tuple[Path, ...]:
+    """Return where the driver imports from first: `py_files`, before it has a SparkContext, and pyspark."""
+    if spec.deploy_mode == "cluster":
+        return ()
+    local = [Path(item.partition("#")[0]) for item in spec.py_files if not _has_scheme(item)]
+    modules = dict.fromkeys(path.parent if path.suffix == ".py" else path for path in local)
+    return (*modules, *([spark.python] if spark.python else []))
+
+
+def _python_environment(conf: Mapping[str, str]) -> dict[str, str]:
+    """Name the Pythons as pyspark reads them; the driver of client mode is the Python that runs clusterkit."""
+    return {
+        "PYSPARK_PYTHON": conf["spark.pyspark.python"],
+        "PYSPARK_DRIVER_PYTHON": conf.get("spark.pyspark.driver.python", sys.executable),
+    }
+
+
+def _notes(spec: JobSpec, python: NodePython, conf: Mapping[str, str]) -> tuple[str, ...]:
+    chosen = conf["spark.pyspark.python"]
+    origin = python.origin if chosen == python.executable else "spark.pyspark.python names it"
+    notes = [f"the nodes run {chosen}: {origin}"]
     if spec.deploy_mode == "cluster":
         notes.append("the driver runs on the cluster: the application goes on if this command is killed")
     return tuple(notes)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 from clusterkit.errors import LaunchError
 from clusterkit.launchers.spark.conf import SESSION_DEFAULTS
+from clusterkit.launchers.spark.jvm import SparkJvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from pyspark.sql import SparkSession
 
-    from clusterkit.launchers.spark.driver import Driver
+    from clusterkit.launchers.spark.plan import SparkPlan
 
-_GATEWAY_FILE = "gateway"
 _START_TIMEOUT_S = 120.0
+_POLL_S = 0.02
 
 
 def inside_job(environ: Mapping[str, str]) -> bool:
@@ -50,20 +50,15 @@ def active() -> SparkSession | None:
     return SparkSession.getActiveSession()
 
 
-def gateway_variable(directory: Path) -> dict[str, str]:
-    """Return what tells the driver's JVM to wait for this Python, and where to write how it is reached."""
-    return {"_PYSPARK_DRIVER_CONN_INFO_PATH": str(directory / _GATEWAY_FILE), "SPARK_CONNECT_MODE": "0"}
-
-
-def connect(driver: Driver, directory: Path) -> SparkSession:
-    """Wait for the driver's JVM, connect to it, and return its session.
+def start(plan: SparkPlan, *, environ: Mapping[str, str]) -> SparkSession:
+    """Start the driver's JVM, connect to it, and return its session; the JVM ends with this Python.
 
     Parameters
     ----------
-    driver : Driver
-        The running driver; it is ended when this Python ends.
-    directory : Path
-        The directory of the launch.
+    plan : SparkPlan
+        The plan of the session.
+    environ : mapping of str to str
+        The environment the JVM starts from.
 
     Raises
     ------
@@ -74,30 +69,31 @@ def connect(driver: Driver, directory: Path) -> SparkSession:
     from pyspark.java_gateway import launch_gateway  # noqa: PLC0415
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
-    atexit.register(driver.end)
-    port, secret = _connection(driver, directory / _GATEWAY_FILE)
+    jvm = SparkJvm(plan, environ=environ)
+    atexit.register(jvm.end)
+    port, secret = _connection(jvm, plan)
     with _in_environment({"PYSPARK_GATEWAY_PORT": port, "PYSPARK_GATEWAY_SECRET": secret}):
         gateway = launch_gateway()
     context = SparkContext(gateway=gateway, conf=SparkConf(_jvm=gateway.jvm))
     return SparkSession(context)
 
 
-def _connection(driver: Driver, path: Path) -> tuple[str, str]:
+def _connection(jvm: SparkJvm, plan: SparkPlan) -> tuple[str, str]:
     """Read the port and the secret that the JVM wrote for us alone."""
     from pyspark.serializers import UTF8Deserializer, read_int  # noqa: PLC0415
 
     deadline_s = time.monotonic() + _START_TIMEOUT_S
-    while not path.is_file():
-        if driver.wait(0.05) is not None or time.monotonic() > deadline_s:
-            driver.end()
+    while not plan.gateway.is_file():
+        if jvm.wait(_POLL_S) is not None or time.monotonic() > deadline_s:
+            jvm.end()
             raise LaunchError(
                 "the session's driver did not start",
-                why=driver.stderr_tail.strip() or "its JVM did not open a gateway",
-                mend=f"read its log: {driver.log_path}",
+                why=jvm.log_tail.strip()[-2000:] or "its JVM did not open a gateway",
+                mend=f"read its log: {plan.driver_log}",
             )
-    with path.open("rb") as stream:
+    with plan.gateway.open("rb") as stream:
         port, secret = read_int(stream), UTF8Deserializer().loads(stream)
-    path.unlink()
+    plan.gateway.unlink()
     return str(port), str(secret)
 
 

@@ -12,7 +12,7 @@ import filelock
 import msgspec
 
 from clusterkit import processes
-from clusterkit.embedded import applications, changes, intent, jars, marks, name_space, start
+from clusterkit.embedded import applications, changes, class_data, intent, jars, marks, name_space, start
 from clusterkit.embedded import state as states
 from clusterkit.embedded.daemons import JOURNALNODE, NODEMANAGER, RESOURCEMANAGER, ZOOKEEPER
 from clusterkit.embedded.layout import Layout, make_private, write_private
@@ -22,6 +22,7 @@ from clusterkit.embedded.status import ClusterStatus, Page, look, pages
 from clusterkit.errors import ClusterError
 from clusterkit.hadoop.java import Java, find_java
 from clusterkit.hadoop.site import client_files
+from clusterkit.processes import ProcessIdentity
 from clusterkit.specs.cluster import ClusterSpec
 from clusterkit.units import format_bytes
 
@@ -116,7 +117,11 @@ class EmbeddedCluster:
                 java=java,
                 lib=self._lib(java, said),
             )
-            return self._change(make_plan(self.layout, settled), remembered, running, said)
+            planned = make_plan(self.layout, settled)
+            archive = class_data.daemon_archive(self._cache_dir, java, Path(settled.lib))
+            found = self._change(planned, remembered, running, archive.jvm_options, said)
+            self._build(archive)
+            return found
 
     def down(self, *, purge: bool = False, said: Said = _silent) -> tuple[str, ...]:
         """End every process of the cluster, and remove what it needed only while it ran.
@@ -141,6 +146,7 @@ class EmbeddedCluster:
                 if running:
                     applications.end(make_plan(self.layout, remembered), said)
             self._end(running, said)
+            processes.end(self._builders(), grace_s=_GRACE_S)
             processes.end((mark.process for mark in marks.carriers(self.layout.root)), grace_s=1.0)
             _sweep(self.layout.root)
             shutil.rmtree(self.layout.root if purge else self.layout.run, ignore_errors=True)
@@ -221,8 +227,27 @@ class EmbeddedCluster:
     def _lib(self, java: Java, said: Said) -> Path:
         return jars.fetch(jars.JarLock.load(), self._cache_dir, java, lambda done: said("fetching", fetched(done)))
 
+    def _build(self, archive: class_data.Archive) -> None:
+        """Have the archive of classes built for the next start, unless it is there; `down` ends what we begin here."""
+        if archive.ready or archive.builder is not None:
+            return
+        builder = archive.build_in_background()
+        if builder is not None:
+            write_private(self.layout.builder, msgspec.json.encode(builder))
+
+    def _builders(self) -> tuple[ProcessIdentity, ...]:
+        try:
+            return (msgspec.json.decode(self.layout.builder.read_bytes(), type=ProcessIdentity),)
+        except FileNotFoundError:
+            return ()
+
     def _change(
-        self, planned: Plan, remembered: states.State | None, running: tuple[Marked, ...], said: Said
+        self,
+        planned: Plan,
+        remembered: states.State | None,
+        running: tuple[Marked, ...],
+        options: tuple[str, ...],
+        said: Said,
     ) -> Changes:
         found = changes.compare(planned, running)
         if remembered != planned.state:
@@ -235,18 +260,26 @@ class EmbeddedCluster:
             shutil.rmtree(self.layout.run, ignore_errors=True)  # process ids in it belong to others since the boot
         self._write_client_files(planned)
         staying = tuple(start.Starting(planned.launch(mark.daemon), mark.process) for mark in found.stay)
-        self._start(planned, found, staying, said)
+        self._start(planned, found, staying, options, said)
         return found
 
-    def _start(self, planned: Plan, found: Changes, staying: tuple[start.Starting, ...], said: Said) -> None:
+    def _start(
+        self,
+        planned: Plan,
+        found: Changes,
+        staying: tuple[start.Starting, ...],
+        options: tuple[str, ...],
+        said: Said,
+    ) -> None:
         if found.start:
             said("starting", _listed(launch.name for launch in found.start))
         fresh = name_space.needs_format(planned)
         later = name_space.needed_by(planned) if fresh else frozenset()
-        started = [*staying, *(start.spawn(planned, launch) for launch in found.start if launch.name not in later)]
+        first = [launch for launch in found.start if launch.name not in later]
+        started = [*staying, *(start.spawn(planned, launch, options) for launch in first)]
         if fresh:
-            name_space.make(planned, started)
-            started += [start.spawn(planned, launch) for launch in found.start if launch.name in later]
+            name_space.make(planned, started, options)
+            started += [start.spawn(planned, launch, options) for launch in found.start if launch.name in later]
         start.wait_ready(planned, started, said if found.start else _silent)
         if fresh:
             name_space.make_directories(planned)

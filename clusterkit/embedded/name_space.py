@@ -51,7 +51,7 @@ def needed_by(plan: Plan) -> frozenset[str]:
     return frozenset(launch.name for launch in plan.launches if launch.role in {NAMENODE, ZKFC})
 
 
-def make(plan: Plan, started: Iterable[start.Starting]) -> None:
+def make(plan: Plan, started: Iterable[start.Starting], options: tuple[str, ...]) -> None:
     """Make an empty name space aside, and move it to its place when all is well.
 
     Parameters
@@ -60,6 +60,8 @@ def make(plan: Plan, started: Iterable[start.Starting]) -> None:
         The cluster.
     started : iterable of Starting
         The daemons that were started; those that keep the shared edits of two NameNodes must be among them.
+    options : tuple of str
+        More options of the JVM.
 
     Raises
     ------
@@ -75,8 +77,8 @@ def make(plan: Plan, started: Iterable[start.Starting]) -> None:
         keepers = tuple(daemon for daemon in started if daemon.launch.role in {JOURNALNODE, ZOOKEEPER})
         start.wait_ready(plan, keepers, _silent)
         controller = plan.of(ZKFC)[0]
-        _run(plan, controller, ("-formatZK", "-nonInteractive"), allowed=(0, _HAD_ALREADY))
-    _run(plan, first, (f"-Ddfs.namenode.name.dir={aside.as_uri()}", "-format", "-nonInteractive"))
+        _run(plan, controller, ("-formatZK", "-nonInteractive"), options, allowed=(0, _HAD_ALREADY))
+    _run(plan, first, (f"-Ddfs.namenode.name.dir={aside.as_uri()}", "-format", "-nonInteractive"), options)
     (aside / "in_use.lock").unlink(missing_ok=True)
     for other in others:
         _copy(aside, plan, other)
@@ -108,11 +110,13 @@ def _copy(made: Path, plan: Plan, launch: Launch) -> None:
     aside.replace(directory)
 
 
-def _run(plan: Plan, launch: Launch, arguments: tuple[str, ...], *, allowed: tuple[int, ...] = (0,)) -> None:
+def _run(
+    plan: Plan, launch: Launch, arguments: tuple[str, ...], options: tuple[str, ...], *, allowed: tuple[int, ...] = (0,)
+) -> None:
     """Run a daemon's program for one task; it ends with us, and is found should even that fail."""
     start.lay_out(plan, launch)
     log = plan.layout.output_of(launch.name)
-    argv = [*plan.java(launch), *marks.marks(plan.layout.root, _MAKER, ""), launch.role.main, *arguments]
+    argv = [*plan.java(launch, options), *marks.marks(plan.layout.root, _MAKER, ""), launch.role.main, *arguments]
     with log.open("ab") as output:
         task = processes.Leashed(
             argv,

@@ -96,7 +96,6 @@ class NodeManager:
     memory_mib: int
     vcores: int
     min_free_mib: int
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -495,7 +494,6 @@ _ENV_WHITELIST = (
 
 
 def _nodemanager(site: Site, node: NodeManager) -> list[_Property]:
-    environment = {"MALLOC_ARENA_MAX": "2", **node.environment}
     return [
         _Property("yarn.nodemanager.hostname", node.container.host),
         _Property("yarn.nodemanager.address", str(node.container)),
@@ -531,15 +529,11 @@ def _nodemanager(site: Site, node: NodeManager) -> list[_Property]:
         _Property("yarn.log-aggregation.retain-seconds", "604800"),
         _Property("yarn.nodemanager.container-manager.thread-count", "8"),
         _Property("yarn.nodemanager.user-home-dir", site.user_home),
-        _Property(
-            "yarn.nodemanager.admin-env",
-            ",".join(f"{key}={value}" for key, value in environment.items()),
-            "what every container finds in its environment",
-        ),
+        _Property("yarn.nodemanager.admin-env", "", "it is appended to what a container sets, which breaks numbers"),
         _Property(
             "yarn.nodemanager.env-whitelist",
-            ",".join((*_ENV_WHITELIST, "SPARK_LOCAL_IP")),
-            "containers inherit these where they do not set them; unlike admin-env, nothing is appended",
+            ",".join((*_ENV_WHITELIST, "MALLOC_ARENA_MAX", "SPARK_LOCAL_IP")),
+            "containers inherit these from the NodeManager where they do not set them",
         ),
         *_recovery(node),
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,14 +122,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
             If the job or a file it names is missing, cannot be read or is not what it should be, if a size, queue or
             name is not legal, or if the job is not valid Python.
         """
-        try:
+        with _placed(settings):
             spec = cls(job=job.absolute(), args=tuple(args), **_from_settings(settings, job))
+            python_source.check_job(spec.job)
             spec.check_files()
-        except SpecError as exc:
-            place = settings.origin(exc.key).place if exc.key else ""
-            if not place:
-                raise
-            raise exc.at(place) from exc
         return spec
 
     @classmethod
@@ -147,19 +144,19 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         SpecError
             As `from_settings` does.
         """
-        spec = cls(job=SESSION, **_from_settings(settings, Path(name)) | {"deploy_mode": "client"})
-        attachments.check(spec.attachments())
+        with _placed(settings):
+            spec = cls(job=SESSION, **_from_settings(settings, Path(name)) | {"deploy_mode": "client"})
+            spec.check_files()
         return spec
 
     def check_files(self) -> None:
-        """Check everything on this machine that the job names.
+        """Check every file on this machine that goes with the job.
 
         Raises
         ------
         SpecError
-            If a file is missing, cannot be read, or cannot be sent.
+            If one is missing, cannot be read, or cannot be sent.
         """
-        python_source.check_job(self.job)
         for key, path in (("properties_file", self.properties_file), ("keytab", self.keytab)):
             if path is not None:
                 attachments.check_readable(key, path)
@@ -170,6 +167,18 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     def attachments(self) -> Mapping[str, tuple[str, ...]]:
         """Return the files that travel with the job, by setting."""
         return {"py_files": self.py_files, "files": self.files, "jars": self.jars, "archives": self.archives}
+
+
+@contextmanager
+def _placed(settings: Settings) -> Iterator[None]:
+    """Add to an error about a key the place where the settings have it from."""
+    try:
+        yield
+    except SpecError as exc:
+        place = settings.origin(exc.key).place if exc.key else ""
+        if not place:
+            raise
+        raise exc.at(place) from exc
 
 
 def _from_settings(settings: Settings, job: Path) -> dict[str, Any]:
@@ -202,7 +211,11 @@ def _check_queue(queue: str) -> None:
 
 def _check_args(args: Iterable[str]) -> None:
     if any("\0" in arg for arg in args):
-        raise SpecError("an argument of the job cannot be passed on", why="it holds a NUL", mend="correct args")
+        raise SpecError(
+            "an argument of the job cannot be passed on",
+            why="it holds a NUL",
+            mend="correct args of clusterkit.submit()",
+        )
 
 
 def _check_packages(packages: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from clusterkit import settings
 from clusterkit.errors import SpecError
 from clusterkit.specs import attachments
-from clusterkit.specs.job import JobSpec
+from clusterkit.specs.job import SESSION, JobSpec
 from clusterkit.specs.resources import Resources
 
 if TYPE_CHECKING:
@@ -387,3 +387,12 @@ def test_no_illegal_job_can_be_made(fields: dict[str, Any]) -> None:
             name="n",
             **{name: Resources(**value) if name == "executor" else value for name, value in fields.items()},
         )
+
+
+def test_session_has_no_job_file(job: Path) -> None:
+    """A session runs in this Python, whatever the deploy mode; what travels with it is checked like a job's."""
+    loaded = settings.load(keywords={"deploy_mode": "cluster", "queue": "batch"}, environ={})
+    assert JobSpec.for_session(loaded, "mine") == JobSpec(job=SESSION, name="mine", queue="batch")
+    wrong = settings.load(keywords={"files": ["no.csv"]}, environ={})
+    with pytest.raises(SpecError, match=r"there is no file .*no\.csv \(files=\)"):
+        JobSpec.for_session(wrong, "mine")

@@ -139,8 +139,6 @@ def _leaves(
     if isinstance(setting.kind, kinds.Table) and below:
         below = (".".join(below),)
         _check_spark_key(setting, below[0], origin)
-    if value == {}:
-        return
     with _refused(".".join((*names, *below)), origin):
         value = setting.kind.from_value(value, base)
     yield Leaf(setting, (*names, *below), value, origin)

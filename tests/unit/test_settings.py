@@ -184,6 +184,12 @@ def test_resolved_settings_do_not_change(project: Path) -> None:
         settings.load(environ={}).queue = "other"  # type: ignore[misc]
 
 
+def test_empty_tables_may_stand(project: Path) -> None:
+    """A table without entries says nothing, and is no error."""
+    written(project / "clusterkit.toml", "[executor]\n[spark.conf]\n[env_vars]\n[clusters.prod]\n[environments.x]\n")
+    assert settings.load(environ={}, keywords={"spark_conf": {}}) == settings.load(environ={}, directory=Path("/"))
+
+
 def test_spark_conf_passes_through(project: Path) -> None:
     """Quoted and dotted keys mean the same, and values become the text that Spark reads."""
     text = '[spark.conf]\nspark.eventLog.enabled = true\n"spark.x.y" = "a = b; #c"\nspark.n = 3\nspark.f = 0.5\n'
@@ -285,6 +291,7 @@ def test_misspelt_keyword(project: Path) -> None:
         ('deploy_mode = "local"', "deploy_mode", "'local' is none of client, cluster"),
         ('hdfs_root = "tmp"', "hdfs_root", "'tmp' is not an absolute path"),
         ('name = "a\\nb"', "name", "'a\\nb' is not text"),
+        ("[env_vars.A]", "env_vars.A", "it takes text, and was given a table"),
         ('[env_vars]\nA = ["x"]', "env_vars.A", "it takes text, and was given a list"),
         (
             'executor.memory = "4x"',

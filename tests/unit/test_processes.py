@@ -107,6 +107,16 @@ def test_daemon_appends_to_its_log(tmp_path: Path) -> None:
     assert log.read_text() == "before\nafter\n"
 
 
+def test_daemon_has_the_mask_it_was_given(tmp_path: Path) -> None:
+    """What a daemon writes is as private as it was told to be."""
+    made = tmp_path / "made"
+    identity = processes.spawn_daemon(
+        ["/bin/touch", str(made)], log=tmp_path / "log", env={}, cwd=tmp_path, umask=0o077
+    )
+    until(lambda: not identity.alive, "the end of touch")
+    assert made.stat().st_mode & 0o777 == 0o600
+
+
 def test_zombie_does_not_live(started: Callable[[str], ProcessIdentity]) -> None:
     """A process that ended is not alive, though nobody has collected it yet."""
     identity = started("print('x')")
@@ -152,6 +162,14 @@ def test_leashed_returns_the_exit_code(tmp_path: Path) -> None:
         assert leashed.stdout is not None
         assert leashed.stdout.read() == b"ABC\n"
         assert leashed.wait(20) == 3
+
+
+def test_leashed_ends_when_its_input_does(tmp_path: Path) -> None:
+    """Closing the standard input of a command that reads to the end lets it end by itself."""
+    with Leashed(["/bin/cat"], env={}, cwd=tmp_path, stdin=subprocess.PIPE) as leashed:
+        assert ProcessIdentity.from_pid(leashed.pid).alive
+        leashed.close_stdin()
+        assert leashed.wait(20) == 0
 
 
 def test_leashed_tells_the_signal(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ class _LiveLine:
         self._live.stop()
         self._end_line()
         mark, style = ("✓", "green") if done else ("✗", "red")
-        self._console.print(self._line(mark, style, took_s), overflow="fold")
+        self._console.print(self._line(mark, style, took_s, whole=True), soft_wrap=True)
 
     def note(self, text: str) -> None:
         self._end_line()
@@ -293,13 +293,15 @@ class _LiveLine:
             self._open = False
 
     def _rendered(self) -> Any:
-        return self._line("…", "cyan", self._clock() - self._began_s)
+        return self._line("…", "cyan", self._clock() - self._began_s, whole=False)
 
-    def _line(self, mark: str, style: str, elapsed_s: float) -> Any:
+    def _line(self, mark: str, style: str, elapsed_s: float, *, whole: bool) -> Any:
+        """Return the stage's line; the live one is cut at the terminal's edge, one that stays is whole."""
         from rich.text import Text
 
+        elapsed = (f"{units.format_duration(elapsed_s):>7}  ", "dim")
         text = _joined(self._name, self._detail)
-        return Text.assemble((f"{mark} ", style), text, (f"  {units.format_duration(elapsed_s)}", "dim"), no_wrap=True)
+        return Text.assemble((f"{mark} ", style), elapsed, text, no_wrap=not whole, overflow="ellipsis")
 
 
 def _joined(name: str, detail: str) -> str:

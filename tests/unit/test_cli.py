@@ -338,14 +338,23 @@ def test_live_progress() -> None:
     screen = on_terminal(LIVE)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen)
     seen = [line for part in plain.replace("\r", "\n").split("\n") if (line := part.strip())]
-    assert "… uploading: 1/2 MiB  0.0 s" in seen
+    assert "…   0.0 s  uploading: 1/2 MiB" in seen
     order = [
         "by the way",
         "from the job",
-        "✓ uploading: 1/2 MiB  0.0 s",
-        "✓ accepted: [bold]queue[/bold] default  0.0 s",
+        "✓   0.0 s  uploading: 1/2 MiB",
+        "✓   0.0 s  accepted: [bold]queue[/bold] default",
     ]
     assert [line for line in seen if line in order] == order
+
+
+def test_long_lines_on_a_terminal() -> None:
+    """The live line is cut at the edge of the terminal; the line that stays is whole: an address in it can be used."""
+    address = "http://127.0.0.1:8088/proxy/" + "x" * 100
+    code = f"from clusterkit.cli.output import Progress\nwith Progress() as told: told.stage('running', {address!r})"
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_terminal(code))
+    assert re.search(r"…   0.0 s  running: http://127.0.0.1:8088/proxy/x+…", seen)
+    assert f"✓   0.0 s  running: {address}\r\n" in seen
 
 
 PASSED_ON = """
@@ -367,16 +376,13 @@ def test_half_a_line_of_somebody_else_stays() -> None:
     lines = [line.rpartition("\r")[2] for line in plain.replace("\r\n", "\n").split("\n")]
     assert "10 %...20 %" in lines
     assert "no end" in lines
-    assert [line.partition("  ")[0] for line in lines if line.startswith("✓")] == [
-        "✓ running: executors 1/2",
-        "✓ finished",
-    ]
+    assert [line.split("  ")[-1] for line in lines if line.startswith("✓")] == ["running: executors 1/2", "finished"]
 
 
 def test_failed_stage_is_marked() -> None:
     """A stage that an error ends is not marked as done."""
     code = LIVE.replace('progress.note("by the way")', "sys.exit(3)")
-    assert "✗ uploading: 1/2 MiB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_terminal(code))
+    assert "✗   0.0 s  uploading: 1/2 MiB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_terminal(code))
 
 
 def test_no_colour_in_live_progress() -> None:

@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -36,6 +37,9 @@ READ_S = 10.0
 
 TOTAL_S = 60.0
 """Seconds for a whole answer."""
+
+_MAX_CONNECTIONS = 8
+_KEPT_S = 10.0
 
 
 class RemoteError(ClusterError):
@@ -115,10 +119,7 @@ class Rest:
     def __init__(self, service: str, user: str) -> None:
         self.service = service
         self._user = user
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=None, max_connections=8, keepalive_expiry=10.0, network_backend=_BoundedBackend()
-        )
-        self._tls_pool: httpcore.ConnectionPool | None = None
+        self._pools: dict[str, httpcore.ConnectionPool] = {}
         self._answered: set[str] = set()
 
     def get(self, url: str, params: Mapping[str, str] | None = None) -> Answer:
@@ -175,10 +176,9 @@ class Rest:
             yield response.iter_stream()
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
-        self._pool.close()
-        if self._tls_pool is not None:
-            self._tls_pool.close()
+        """Close the connections that are kept open; it also happens when nobody refers to the client any more."""
+        for pool in self._pools.values():
+            pool.close()
 
     @contextlib.contextmanager
     def _stream(
@@ -190,7 +190,7 @@ class Rest:
         if content is not None:
             headers.append(("Content-Type", "application/json"))
         try:
-            with self._pool_for(parts.scheme).stream(
+            with self._pool(parts.scheme).stream(
                 method,
                 f"{url}?{query}",
                 headers=headers,
@@ -202,17 +202,18 @@ class Rest:
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as exc:
             raise self._unreachable(url, exc) from exc
 
-    def _pool_for(self, scheme: str) -> httpcore.ConnectionPool:
-        if scheme != "https":
-            return self._pool
-        if self._tls_pool is None:
-            self._tls_pool = httpcore.ConnectionPool(
-                ssl_context=ssl.create_default_context(),
-                max_connections=8,
-                keepalive_expiry=10.0,
+    def _pool(self, scheme: str) -> httpcore.ConnectionPool:
+        """Return the connections of a scheme; certificates are loaded only where TLS is spoken."""
+        if scheme not in self._pools:
+            pool = httpcore.ConnectionPool(
+                ssl_context=ssl.create_default_context() if scheme == "https" else None,
+                max_connections=_MAX_CONNECTIONS,
+                keepalive_expiry=_KEPT_S,
                 network_backend=_BoundedBackend(),
             )
-        return self._tls_pool
+            weakref.finalize(self, pool.close)
+            self._pools[scheme] = pool
+        return self._pools[scheme]
 
     def _timeouts(self, origin: str) -> dict[str, float]:
         read_s = READ_S if origin in self._answered else FIRST_READ_S

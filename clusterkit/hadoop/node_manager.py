@@ -174,8 +174,8 @@ def _contents(body: Iterator[bytes]) -> tuple[int, Iterator[bytes]]:
     for chunk in body:
         head += chunk
         header, found, rest = head.partition(_CONTENTS)
-        if found and (match := _LENGTH.search(header)):
-            return int(match[1]), itertools.chain((rest,), body)
+        if found and (lengths := _LENGTH.findall(header)):  # the last one: the name before it may look like another
+            return int(lengths[-1]), itertools.chain((rest,), body)
         if len(head) > _HEADER_LIMIT_BYTES:
             break
     raise _NoLogError

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from clusterkit.applications.application import Application
+    from clusterkit.embedded.class_data import Archive
     from clusterkit.embedded.cluster import EmbeddedCluster
     from clusterkit.hadoop.cluster import Cluster
-    from clusterkit.hadoop.java import Java
     from clusterkit.launchers.spark.driver import Output
     from clusterkit.launchers.spark.home import SparkHome
-    from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, SparkPlan
+    from clusterkit.launchers.spark.plan import NodePython, Site, SparkPlan
     from clusterkit.settings import Settings
     from clusterkit.specs.job import JobSpec
 
@@ -133,6 +134,25 @@ def _running(settings: Settings) -> EmbeddedCluster | None:
     return running[0] if running else None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A launch that only has to be done.
+
+    Parameters
+    ----------
+    plan : SparkPlan
+        What it will do.
+    cluster : Cluster
+        Where.
+    archive : Archive
+        The class-data archive of Spark's JVMs; it is built beside the launch where there is none.
+    """
+
+    plan: SparkPlan
+    cluster: Cluster
+    archive: Archive
+
+
 def submit(job: str | Path, *, args: Sequence[str] = (), **keywords: object) -> Application:
     """Run a PySpark job on the cluster, and return the handle of its application.
 
@@ -162,8 +182,8 @@ def submit(job: str | Path, *, args: Sequence[str] = (), **keywords: object) -> 
     >>> application.wait().exit_code  # doctest: +SKIP
     0
     """
-    planned, cluster = prepare(Path(job), args, environ=os.environ, keywords=keywords, start=_log_stage)
-    return launch(planned, cluster, environ=os.environ)
+    prepared = prepare(Path(job), args, environ=os.environ, keywords=keywords, start=_log_stage)
+    return launch(prepared, environ=os.environ)
 
 
 def spark(name: str | None = None, **keywords: object) -> SparkSession:
@@ -201,9 +221,9 @@ def spark(name: str | None = None, **keywords: object) -> SparkSession:
     settings = setting_layers.load(keywords={**keywords, "name": name or keywords.get("name")}, environ=os.environ)
     spec = JobSpec.for_session(settings, settings.name or "clusterkit")
     cluster = find_cluster(settings, environ=os.environ, start=_log_stage)
-    planned = plan(spec, settings, cluster, environ=os.environ)
-    _put_spark_archive(planned, cluster, None)
-    return session.start(planned, environ=os.environ)
+    prepared = plan(spec, settings, cluster, environ=os.environ)
+    _ready(prepared, None)
+    return session.start(prepared.plan, environ=os.environ)
 
 
 def _log_stage(stage: str, detail: str) -> None:
@@ -219,8 +239,8 @@ def prepare(
     flags: Mapping[str, object] | None = None,
     keywords: Mapping[str, object] | None = None,
     start: Tell | None = None,
-) -> tuple[SparkPlan, Cluster]:
-    """Return the plan of a job, and the cluster it is for: every check is done, nothing is sent.
+) -> Prepared:
+    """Return the launch of a job, prepared: every check is done, nothing is sent.
 
     Parameters
     ----------
@@ -246,11 +266,11 @@ def prepare(
     settings = setting_layers.load(flags, keywords=keywords, environ=environ)
     spec = JobSpec.from_settings(settings, job, args)
     cluster = find_cluster(settings, environ=environ, start=start)
-    return plan(spec, settings, cluster, environ=environ), cluster
+    return plan(spec, settings, cluster, environ=environ)
 
 
-def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mapping[str, str]) -> SparkPlan:
-    """Return everything that the launch of a job will do; `launch` does it.
+def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mapping[str, str]) -> Prepared:
+    """Plan everything that the launch of a job will do; `launch` does it.
 
     Parameters
     ----------
@@ -272,31 +292,38 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
     SpecError
         If the cluster cannot take the job: an unknown queue, or more memory or vcores than it has.
     """
+    from clusterkit.embedded.class_data import spark_archive  # noqa: PLC0415
     from clusterkit.hadoop.java import find_java  # noqa: PLC0415
     from clusterkit.launchers.spark import preflight  # noqa: PLC0415
     from clusterkit.launchers.spark.home import find_spark  # noqa: PLC0415
     from clusterkit.launchers.spark.launcher import jvm_options  # noqa: PLC0415
-    from clusterkit.launchers.spark.plan import machine_defaults, plan_spark  # noqa: PLC0415
+    from clusterkit.launchers.spark.plan import Jvm, machine_defaults, plan_spark  # noqa: PLC0415
 
     spark = find_spark(settings.spark.home).view(settings.cache_dir)
     java = find_java(settings.java_home, environ)
-    options = jvm_options(spark, java, environ=environ)
+    archive = spark_archive(settings.cache_dir, java, spark.jars)
+    jvm = Jvm(
+        java=java.executable,
+        options=jvm_options(spark, java, environ=environ),
+        class_path=archive.class_path,
+        archive_options=archive.jvm_options,
+        on_nodes=cluster.embedded,
+    )
     planned = plan_spark(
         spec,
         _site(cluster, spark, settings),
         spark=spark,
-        jvm=_jvm(cluster, spark, java, options, settings),
+        jvm=jvm,
         python=_node_python(cluster, spark),
         directory=settings.data_dir / "launches" / f"clusterkit-{secrets.token_hex(8)}",
         machine_defaults=machine_defaults(environ),
     )
     preflight.check(planned, cluster.resource_manager)
-    return planned
+    return Prepared(planned, cluster, archive)
 
 
 def launch(
-    planned: SparkPlan,
-    cluster: Cluster,
+    prepared: Prepared,
     *,
     environ: Mapping[str, str],
     output: Output | None = None,
@@ -306,10 +333,8 @@ def launch(
 
     Parameters
     ----------
-    planned : SparkPlan
-        The plan.
-    cluster : Cluster
-        The cluster it was made for.
+    prepared : Prepared
+        The launch.
     environ : mapping of str to str
         The environment the driver starts from.
     output : Output, optional
@@ -325,16 +350,19 @@ def launch(
     from clusterkit.applications.application import Application  # noqa: PLC0415
     from clusterkit.launchers.spark import driver  # noqa: PLC0415
 
-    _sweep(planned.directory.parent)
-    _put_spark_archive(planned, cluster, tell)
+    _ready(prepared, tell)
+    planned, cluster = prepared.plan, prepared.cluster
     return Application(cluster, driver=driver.start(planned, environ=environ, output=output), tag=planned.tag)
 
 
-def _put_spark_archive(planned: SparkPlan, cluster: Cluster, tell: Tell | None) -> None:
+def _ready(prepared: Prepared, tell: Tell | None) -> None:
+    """Do what a launch needs before it, and what makes the next one faster."""
     from clusterkit.launchers.spark import jars  # noqa: PLC0415
 
-    if planned.spark_archive is not None:
-        jars.put(planned.spark_archive, cluster.hdfs, tell=tell)
+    _sweep(prepared.plan.directory.parent)
+    prepared.archive.build_in_background()
+    if prepared.plan.spark_archive is not None:
+        jars.put(prepared.plan.spark_archive, prepared.cluster.hdfs, tell=tell)
 
 
 def _sweep(launches: Path) -> None:
@@ -363,12 +391,6 @@ def _site(cluster: Cluster, spark: SparkHome, settings: Settings) -> Site:
         conf=conf,
         root=None if cluster.embedded else f"{cluster.configuration.default_fs}{settings.hdfs_root}",
     )
-
-
-def _jvm(cluster: Cluster, spark: SparkHome, java: Java, options: tuple[str, ...], settings: Settings) -> Jvm:
-    from clusterkit.launchers.spark.plan import Jvm  # noqa: PLC0415
-
-    return Jvm(java=java.executable, options=options, class_path=f"{spark.jars}/*")
 
 
 def _node_python(cluster: Cluster, spark: SparkHome) -> NodePython:

@@ -68,18 +68,18 @@ def command(job: Path, args: tuple[str, ...], *, detach: bool, dry_run: bool, as
         given["deploy_mode"] = _detached(given["deploy_mode"])
     with Progress() as progress:
         start = None if dry_run else progress.stage
-        planned, cluster = launch.prepare(job, args, flags=flags_from(given), environ=os.environ, start=start)
+        prepared = launch.prepare(job, args, flags=flags_from(given), environ=os.environ, start=start)
         if dry_run:
-            _print_plan(planned, as_json=as_json)
+            _print_plan(prepared.plan, as_json=as_json)
             return 0
-        for note in planned.notes:
+        for note in prepared.plan.notes:
             progress.note(note)
-        application = launch.launch(planned, cluster, environ=os.environ, output=_output(progress), tell=progress.stage)
+        application = launch.launch(prepared, environ=os.environ, output=_output(progress), tell=progress.stage)
         with _killed_when_interrupted(application, progress):
             if detach:
                 return _leave(application, progress, as_json=as_json)
             outcome = _wait(application, progress)
-    return _tell_end(application, outcome, planned)
+    return _tell_end(application, outcome, prepared.plan)
 
 
 def _output(progress: Progress) -> Output:

@@ -101,7 +101,7 @@ def test_files_travel_as_uris_with_their_aliases(tmp_path, job):
 
     plan = planned(spec, tmp_path)
 
-    assert plan.conf["spark.files"] == f"{odd.as_uri()}#data,hdfs:///shared/model.bin"
+    assert plan.conf["spark.yarn.dist.files"] == f"{odd.as_uri()}#data,hdfs:///shared/model.bin"
     assert plan.conf["spark.jars.packages"] == "g:a:1,g:b:2"
     assert [(upload.path, upload.size_bytes) for upload in plan.uploads] == [(odd, 1)]
 

@@ -310,9 +310,10 @@ def _archive_conf(jvm: Jvm) -> dict[str, str]:
 def _files(spec: JobSpec) -> dict[str, str]:
     lists = {
         "spark.submit.pyFiles": spec.py_files,
-        "spark.files": spec.files,
+        # Spark's generic keys for these two are read by SparkContext as well, which knows no aliases.
+        "spark.yarn.dist.files": spec.files,
+        "spark.yarn.dist.archives": spec.archives,
         "spark.jars": spec.jars,
-        "spark.archives": spec.archives,
     }
     conf = {key: ",".join(_uri(item) for item in items) for key, items in lists.items() if items}
     return conf | ({"spark.jars.packages": ",".join(spec.packages)} if spec.packages else {})

@@ -146,11 +146,14 @@ class Prepared:
         Where.
     archive : Archive
         The class-data archive of Spark's JVMs; it is built beside the launch where there is none.
+    hdfs_root : str
+        The directory of HDFS where the application's report is kept.
     """
 
     plan: SparkPlan
     cluster: Cluster
     archive: Archive
+    hdfs_root: str
 
 
 def submit(job: str | Path, *, args: Sequence[str] = (), **keywords: object) -> Application:
@@ -319,7 +322,7 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
         machine_defaults=machine_defaults(environ),
     )
     preflight.check(planned, cluster.resource_manager)
-    return Prepared(planned, cluster, archive)
+    return Prepared(planned, cluster, archive, settings.hdfs_root)
 
 
 def launch(
@@ -348,11 +351,13 @@ def launch(
         If Spark's jars cannot be put on HDFS.
     """
     from clusterkit.applications.application import Application  # noqa: PLC0415
+    from clusterkit.applications.report import Reports  # noqa: PLC0415
     from clusterkit.launchers.spark import driver  # noqa: PLC0415
 
     _ready(prepared, tell)
     planned, cluster = prepared.plan, prepared.cluster
-    return Application(cluster, driver=driver.start(planned, environ=environ, output=output), tag=planned.tag)
+    started = driver.start(planned, environ=environ, output=output)
+    return Application(cluster, driver=started, tag=planned.tag, reports=Reports(cluster, prepared.hdfs_root))
 
 
 def _ready(prepared: Prepared, tell: Tell | None) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from clusterkit.applications import exit_codes, waiting
-from clusterkit.errors import ApplicationError, ClusterError, LaunchError
+import msgspec
+
+from clusterkit.applications import exit_codes, following, waiting
+from clusterkit.applications.recording import Recording
+from clusterkit.errors import ApplicationError, ClusterError, ClusterkitError, LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from clusterkit.applications.report import Report, Reports
     from clusterkit.applications.why import Cause, Evidence
     from clusterkit.hadoop.cluster import Cluster
-    from clusterkit.hadoop.resource_manager import ApplicationReport
+    from clusterkit.hadoop.resource_manager import ApplicationReport, Scheduler
 
     Listener = Callable[[str, str], None]
     """Told of each stage, and of each change inside one: the stage's name and the detail."""
@@ -48,6 +52,10 @@ class Driver(Protocol):
     @property
     def uploaded(self) -> frozenset[str]:
         """The names of the files whose upload has begun."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What was asked for, as plain values."""
 
     @property
     def stderr_tail(self) -> str:
@@ -93,6 +101,8 @@ class Application:
         The local process that submits it, or is its driver.
     tag : str, optional
         The YARN tag that only this application carries.
+    reports : Reports, optional
+        Where its report is kept; none is written or read without.
 
     Examples
     --------
@@ -108,11 +118,15 @@ class Application:
         *,
         driver: Driver | None = None,
         tag: str | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.cluster = cluster
         self.tag = tag
         self._id = application_id
         self._driver = driver
+        self._reports = reports
+        self._recording = Recording(reports, driver.spec, cluster.name) if driver and reports else None
+        self._cause: Cause | None = None
 
     def __repr__(self) -> str:
         return f"<Application {self.id or 'not submitted yet'} on {self.cluster.name}>"
@@ -155,34 +169,35 @@ class Application:
             Is told of the stages on the way.
         """
         driver = self._driver
+        tell = self._recorded(tell)
         while self.id is None and driver is not None:
-            if tell is not None:
-                tell(*_submitting(driver))
+            tell(*_submitting(driver))
             if driver.wait(_POLL_S) is not None:
                 break
+        if self._recording is not None and self.id is not None:
+            self._recording.open(self.id)
         return self.id
 
-    def wait(self, tell: Listener | None = None) -> Outcome:
+    def wait(self, tell: Listener | None = None, *, stdout: Callable[[bytes], None] | None = None) -> Outcome:
         """Wait for its end and return how it ended.
 
         Parameters
         ----------
         tell : callable, optional
             Is told of the stages: `submitting`, `uploading`, `accepted`, `running`.
+        stdout : callable, optional
+            Receives, in cluster mode, the driver's standard output while it runs: every byte, once, in order.
 
         Raises
         ------
         ClusterError
             If the ResourceManager stays silent for five minutes while nothing else tells of the application.
         """
-        tell = tell or _silent
+        tell = self._recorded(tell)
         self.wait_for_id(tell)
-        driver = self._driver
-        if driver is not None and self.id is None:
-            return Outcome(driver.wait(_POLL_S) or 0, None)
-        if driver is not None and driver.holds_job:
-            return self._wait_for_driver(driver, waiting.Stages(self.cluster, tell))
-        return self._wait_for_yarn(waiting.Stages(self.cluster, tell))
+        outcome = self._wait(tell, stdout)
+        self._record(outcome)
+        return outcome
 
     def kill(self) -> None:
         """End it: the local process first, then the application, if it was submitted.
@@ -209,7 +224,33 @@ class Application:
         """
         from clusterkit.applications import why  # noqa: PLC0415 - only needed when something went wrong
 
-        return why.explain(self._evidence(outcome))
+        if self._cause is not None:
+            return self._cause
+        kept = self.kept() if outcome is None else None
+        if kept is not None and kept.cause is not None:
+            return kept.cause
+        cause = why.explain(self._evidence(outcome, kept))
+        if outcome is not None:
+            self._cause = cause
+        return cause
+
+    def kept(self) -> Report | None:
+        """Return its report on HDFS, brought up to date; None when it has none.
+
+        An application that went on when its client was gone is completed here, as far as YARN and its logs tell.
+        """
+        if self._reports is None or self.id is None:
+            return None
+        report = self._reports.load(self.id)
+        if report is None or report.complete:
+            return report
+        with contextlib.suppress(ClusterkitError):
+            last = self.report()
+            report = report.with_state(last)
+            if last.ended:
+                report = self._completed(report, last)
+                self._reports.save(report)
+        return report
 
     def failure(self, outcome: Outcome) -> ApplicationError:
         """Return the error that tells why it failed."""
@@ -223,7 +264,7 @@ class Application:
         cause = self.why()
         return LaunchError(cause.what, why=cause.why, mend=cause.mend)
 
-    def _evidence(self, outcome: Outcome | None) -> Evidence:
+    def _evidence(self, outcome: Outcome | None, kept: Report | None = None) -> Evidence:
         from clusterkit.applications.why import Evidence  # noqa: PLC0415
 
         driver = self._driver
@@ -231,12 +272,53 @@ class Application:
         if report is None and self.id is not None:
             with contextlib.suppress(ClusterError, ApplicationError):
                 report = self.report()
+        on_cluster = kept.deploy_mode == "cluster" if kept else driver is None or not driver.holds_job
         return Evidence(
-            exit_code=outcome.exit_code if outcome else None,
+            exit_code=outcome.exit_code if outcome else kept.exit_code if kept else None,
             report=report,
-            stderr=driver.stderr_tail if driver else "",
+            stderr=driver.stderr_tail if driver else kept.stderr if kept else "",
             driver_log=driver.log_tail if driver else "",
+            deploy_mode="cluster" if on_cluster else "client",
+            spec=driver.spec if driver else kept.spec if kept else {},
+            container_logs=lambda: following.ends_of_logs(self.cluster, report) if report else {},
+            scheduler=self._scheduler,
         )
+
+    def _scheduler(self) -> Scheduler | None:
+        with contextlib.suppress(ClusterError):
+            return self.cluster.resource_manager.scheduler()
+        return None
+
+    def _completed(self, report: Report, last: ApplicationReport) -> Report:
+        """Return a report with what can still be found out of an end that nobody waited for."""
+        from clusterkit.applications import why  # noqa: PLC0415
+
+        on_cluster = report.deploy_mode == "cluster"
+        code = exit_codes.from_report(last.final_status, last.diagnostics) if on_cluster else None
+        failed = last.final_status in {"FAILED", "KILLED"}
+        cause = why.explain(self._evidence(None, report)) if failed else None
+        return msgspec.structs.replace(report, exit_code=code, cause=cause)
+
+    def _recorded(self, tell: Listener | None) -> Listener:
+        tell = tell or _silent
+        return self._recording.listening(tell) if self._recording else tell
+
+    def _record(self, outcome: Outcome) -> None:
+        """Write the report, if YARN knows the application at all."""
+        if self._recording is None or outcome.report is None:
+            return
+        cause = self.why(outcome) if outcome.exit_code else None
+        stderr = self._driver.stderr_tail if self._driver else ""
+        self._recording.close(outcome.report, outcome.exit_code, cause, stderr)
+
+    def _wait(self, tell: Listener, stdout: Callable[[bytes], None] | None) -> Outcome:
+        driver = self._driver
+        stages = waiting.Stages(self.cluster, tell)
+        if driver is not None and self.id is None:
+            return Outcome(driver.wait(_POLL_S) or 0, None)
+        if driver is not None and driver.holds_job:
+            return self._wait_for_driver(driver, stages)
+        return self._wait_for_yarn(stages, following.Follower(self.cluster, stdout) if stdout else None)
 
     def _wait_for_driver(self, driver: Driver, stages: waiting.Stages) -> Outcome:
         """Wait for the process that holds the job; YARN is only asked so that the user sees something."""
@@ -250,7 +332,7 @@ class Application:
                     stages.unreachable(exc)
         return Outcome(code, self._settled())
 
-    def _wait_for_yarn(self, stages: waiting.Stages) -> Outcome:
+    def _wait_for_yarn(self, stages: waiting.Stages, follower: following.Follower | None) -> Outcome:
         answered_s = time.monotonic()
         while True:
             try:
@@ -263,8 +345,16 @@ class Application:
                 answered_s = time.monotonic()
                 stages.report(report)
                 if report.ended:
-                    return Outcome(exit_codes.from_report(report.final_status, report.diagnostics), report)
+                    break
+                if follower is not None:
+                    follower.follow(report)
             time.sleep(_REPORT_INTERVAL_S)
+        if follower is not None:
+            try:
+                follower.finish(report)
+            except ClusterError as exc:
+                stages.incomplete(exc)
+        return Outcome(exit_codes.from_report(report.final_status, report.diagnostics), report)
 
     def _settled(self) -> ApplicationReport | None:
         """Return YARN's last word once the driver has ended: it follows within moments."""

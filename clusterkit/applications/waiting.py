@@ -20,8 +20,27 @@ if TYPE_CHECKING:
     Listener = Callable[[str, str], None]
 
 _UI_INTERVAL_S = 1.0
-_AM_LIMIT = re.compile(r"AM resource limit|ApplicationMaster resource limit|am-resource", re.IGNORECASE)
-_USER_LIMIT = re.compile(r"user limit", re.IGNORECASE)
+_LIMITS = (
+    (re.compile(r"User's AM resource limit exceeded"), "user-am-share", "your share for ApplicationMasters is used up"),
+    (
+        re.compile(r"AM resource limit exceeded"),
+        "am-share",
+        "the queue's share for ApplicationMasters is used up",
+    ),
+    (re.compile(r"cluster resource is empty"), "no-nodes", "the cluster has no nodes"),
+    (re.compile(r"max[- ]parallel", re.IGNORECASE), "parallel-limit", "as many applications run as the queue allows"),
+    (
+        re.compile(r"User capacity has reached|user limit", re.IGNORECASE),
+        "user-share",
+        "your share of the queue is used up",
+    ),
+    (
+        re.compile(r"waiting for resources to be assigned|not yet activated|Skipping AM assignment"),
+        "no-room",
+        "no node has room for its first container",
+    ),
+)
+"""What the CapacityScheduler says, the word for it, and the same for a person; the first that fits is taken."""
 
 
 class Stages:
@@ -52,6 +71,10 @@ class Stages:
         """Tell that the ResourceManager does not answer; the application may well go on."""
         self._tell("waiting", f"for the ResourceManager: {error.why}")
 
+    def incomplete(self, error: ClusterError) -> None:
+        """Tell that a part of the driver's output could not be read."""
+        self._tell("output", f"the end of the driver's standard output is missing: {error.why}")
+
     def _running(self, report: ApplicationReport) -> str:
         address = report.tracking_url or "no tracking URL yet"
         progress = self._progress(report)
@@ -63,6 +86,22 @@ class Stages:
             self._asked_s = now_s
             self._ui.refresh(report.tracking_url, report.id)
         return self._ui.progress
+
+
+def limit(diagnostics: str) -> str | None:
+    """Return the word for the limit that keeps an accepted application from starting, None when nothing does.
+
+    Parameters
+    ----------
+    diagnostics : str
+        What the CapacityScheduler says of it.
+
+    Returns
+    -------
+    str or None
+        `am-share`, `user-am-share`, `user-share`, `parallel-limit`, `no-nodes` or `no-room`.
+    """
+    return next((word for pattern, word, _ in _LIMITS if pattern.search(diagnostics)), None)
 
 
 def waits_for(diagnostics: str) -> str:
@@ -79,13 +118,8 @@ def waits_for(diagnostics: str) -> str:
     ...           "Queue's AM resource limit exceeded.  Details : AM Partition = <DEFAULT_PARTITION>;")
     "waits: the queue's share for ApplicationMasters is used up"
     """
-    if _AM_LIMIT.search(diagnostics):
-        return "waits: the queue's share for ApplicationMasters is used up"
-    if _USER_LIMIT.search(diagnostics):
-        return "waits: your share of the queue is used up"
-    if "Skipping AM assignment" in diagnostics or "not yet activated" in diagnostics:
-        return "waits for room on a node"
-    return "waits for its ApplicationMaster to start"
+    text = next((text for pattern, _, text in _LIMITS if pattern.search(diagnostics)), None)
+    return f"waits: {text}" if text else "waits for its ApplicationMaster to start"
 
 
 def uploading(names: frozenset[str], sizes: Mapping[str, int]) -> str:

@@ -122,7 +122,7 @@ def _leave(application: Application, progress: Progress, *, as_json: bool) -> in
 
 
 def _wait(application: Application, progress: Progress) -> Outcome:
-    return application.wait(progress.stage)
+    return application.wait(progress.stage, stdout=lambda piece: progress.pass_on(piece, sys.stdout.buffer))
 
 
 def _tell_end(application: Application, outcome: Outcome, planned: SparkPlan) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from clusterkit.launchers.spark import jvm
 from clusterkit.launchers.spark.home import SparkHome
-from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, plan_spark, redacted
+from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, plan_spark
 from clusterkit.specs.job import JobSpec
 
 JVM = Jvm(java=Path("/jdk/bin/java"), options=("-Dopened=yes",), class_path="/cache/spark/jars/*")
@@ -151,14 +152,16 @@ def test_elsewhere_the_nodes_get_sparks_jars_from_one_archive_on_hdfs(tmp_path, 
 
 
 def test_secrets_are_not_shown(tmp_path, job):
-    """A plan for people hides what Spark itself hides."""
-    spec = JobSpec(job=job, name="job", conf={"spark.hadoop.fs.s3a.secret.key": "hunter2", "spark.x": "shown"})
+    """A plan for people and programs hides the secrets of configuration, environment and arguments."""
+    conf = {"spark.hadoop.fs.s3a.secret.key": "hunter2", "spark.x": "shown"}
+    args = ("--password", "hunter4")
+    spec = JobSpec(job=job, name="job", conf=conf, env_vars={"API_TOKEN": "hunter3"}, args=args, deploy_mode="cluster")
+    plan = planned(spec, tmp_path)
 
-    text = planned(spec, tmp_path).to_text()
+    text, document = plan.to_text(), json.dumps(plan.to_builtins())
 
-    assert "hunter2" not in text
+    assert [word for word in ("hunter2", "hunter3", "hunter4") if word in text or word in document] == []
     assert "spark.x=shown" in text
-    assert redacted({"spark.authenticate.secret": "a"}) == {"spark.authenticate.secret": "*********"}
 
 
 def test_secrets_are_in_no_argument(tmp_path, job):

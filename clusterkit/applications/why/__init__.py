@@ -2,6 +2,6 @@
 
 from clusterkit.applications.why.cause import Cause
 from clusterkit.applications.why.evidence import Evidence
-from clusterkit.applications.why.rules import explain
+from clusterkit.applications.why.rules import RULES, explain
 
-__all__ = ["Cause", "Evidence", "explain"]
+__all__ = ["RULES", "Cause", "Evidence", "explain"]

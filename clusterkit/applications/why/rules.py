@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clusterkit.applications import tracebacks
+from clusterkit.applications.why import asking, code, data, memory, processes, waiting
 from clusterkit.applications.why.cause import Cause
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clusterkit.applications.why.evidence import Evidence
+
+    Rule = Callable[[Evidence], Cause | None]
+
+RULES: tuple[Rule, ...] = (
+    waiting.explain,
+    memory.container_killed,
+    memory.heap_exhausted,
+    asking.unknown_queue,
+    asking.too_large,
+    data.safe_mode,
+    data.permission_denied,
+    data.file_missing,
+    code.python_missing,
+    code.module_missing,
+    processes.executor_lost,
+    processes.worker_crashed,
+    processes.resource_manager_gone,
+    processes.driver_killed,
+    code.user_exception,
+    processes.killed,
+    processes.master_failed,
+    code.exit_code,
+)
+"""What is unmistakable comes first, what is always true last."""
 
 
 def explain(evidence: Evidence) -> Cause:
@@ -26,26 +52,25 @@ def explain(evidence: Evidence) -> Cause:
     return _unknown(evidence)
 
 
-def _user_exception(evidence: Evidence) -> Cause | None:
-    traceback = tracebacks.find(evidence.stderr)
-    if traceback is None:
-        return None
-    place = "in a Python worker on a node" if traceback.on_worker else "in the driver"
-    return Cause(
-        kind="user-exception",
-        what=f"the job raised {traceback.kind} {place}",
-        why=str(traceback),
-        mend="correct the job; the lines above are its own",
-    )
-
-
 def _unknown(evidence: Evidence) -> Cause:
+    report = evidence.report
+    if report is not None and not report.ended:
+        return Cause(
+            kind="running",
+            what=f"{report.id} has not failed",
+            why=f"it is {report.state.lower()} in the queue {report.queue}",
+            mend=f"see how far it is: `clusterkit app status {report.id}`",
+        )
+    if report is not None and report.final_status == "SUCCEEDED" and evidence.exit_code in {0, None}:
+        return Cause(
+            kind="succeeded",
+            what=f"{report.id} did not fail",
+            why="YARN reports that it succeeded (of a driver outside of the cluster it does not know the exit code)",
+            mend=f"read what it wrote: `clusterkit app logs {report.id}`",
+        )
     return Cause(
         kind="unknown",
         what="the job failed",
-        why=evidence.diagnostics.strip() or f"its process ended with {evidence.exit_code} and wrote no reason",
-        mend="read its logs: `clusterkit app logs`",
+        why=evidence.diagnostics.strip() or "neither YARN nor Spark wrote a reason",
+        mend=f"read its logs: `clusterkit app logs {evidence.id}`",
     )
-
-
-RULES = (_user_exception,)

@@ -10,7 +10,9 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
 
 from clusterkit.launchers.spark.jvm import SparkJvm
 from clusterkit.processes import Leashed
@@ -77,6 +79,12 @@ class Handover:
     def uploaded(self) -> frozenset[str]:
         """The names of the files whose upload has begun."""
         return self._jvm.uploaded
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What was asked for, as plain values."""
+        plain: dict[str, Any] = msgspec.to_builtins(self._plan.spec, enc_hook=str)
+        return plain
 
     @property
     def stderr_tail(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from clusterkit import redaction
 from clusterkit.launchers.spark import conf as spark_conf
 from clusterkit.launchers.spark.jars import SparkArchive
 from clusterkit.specs.job import SESSION, JobSpec
@@ -139,20 +140,21 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_builtins(self) -> dict[str, object]:
         """Return the plan as plain values, secrets hidden, for JSON."""
-        shown = msgspec.structs.replace(self, conf=redacted(self.conf))
-        plain: dict[str, object] = msgspec.to_builtins(shown, enc_hook=str)
+        plain: dict[str, object] = redaction.document(msgspec.to_builtins(self, enc_hook=str))
         return plain
 
     def to_text(self) -> str:
         """Return the plan for people: the command, what it adds to the environment, the configuration, the files."""
-        added = [f"  {name}={shlex.quote(value)}" for name, value in sorted(self.environment.items())]
-        conf = [f"  {key}={value}" for key, value in sorted(redacted(self.conf).items())]
+        added = [
+            f"  {name}={shlex.quote(value)}" for name, value in sorted(redaction.mapping(self.environment).items())
+        ]
+        conf = [f"  {key}={value}" for key, value in sorted(redaction.mapping(self.conf).items())]
         files = [f"  {upload.path} ({upload.size_bytes} bytes)" for upload in self.uploads]
         return "\n".join(
             [
                 f"cluster      {self.cluster} ({self.conf_dir})",
-                *([f"job          {shlex.join(self.job_argv)}"] if self.job_argv else []),
-                f"command      {shlex.join(self.argv)}",
+                *([f"job          {shlex.join(redaction.document(self.job_argv))}"] if self.job_argv else []),
+                f"command      {shlex.join(redaction.document(self.argv))}",
                 "environment  added to yours:",
                 *added,
                 f"conf         {self.directory / PROPERTIES}:",
@@ -162,16 +164,6 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
                 *(f"note         {note}" for note in self.notes),
             ]
         )
-
-
-_SECRET_WORDS = ("secret", "password", "token", "credential", "access.key", "accesskey")
-
-
-def redacted(conf: Mapping[str, str]) -> dict[str, str]:
-    """Return the configuration with the values of secrets hidden, as Spark itself hides them."""
-    return {
-        key: "*********" if any(word in key.lower() for word in _SECRET_WORDS) else value for key, value in conf.items()
-    }
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):

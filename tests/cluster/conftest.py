@@ -13,10 +13,13 @@ import pytest
 
 from clusterkit import settings
 from clusterkit.embedded.cluster import EmbeddedCluster
+from clusterkit.hadoop.rest import Rest
 from clusterkit.specs.cluster import ClusterSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from clusterkit.hadoop.cluster import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -100,6 +103,35 @@ def fresh_cluster(tmp_path_factory) -> Iterator[Callable[..., EmbeddedCluster]]:
     yield make
     for each in made:
         each.down(purge=True)
+
+
+@pytest.fixture(scope="session")
+def submit_shell() -> Callable[..., str]:
+    """Return a function that runs a shell command as an application and returns its id.
+
+    The command is its ApplicationMaster, once per attempt; since it never registers, the application fails when the
+    command ends. It must not hold double quotes, dollars or backquotes.
+    """
+
+    def submit(
+        cluster: Cluster, command: str, *, attempts: int = 1, memory_mib: int = 128, tags: tuple[str, ...] = ()
+    ) -> str:
+        rest = Rest("ResourceManager", cluster.configuration.user)
+        root = f"{cluster.resource_manager.active.url}/ws/v1/cluster/apps"
+        application_id = rest.call("POST", f"{root}/new-application").json()["application-id"]
+        document = {
+            "application-id": application_id,
+            "application-name": "shell",
+            "application-type": "SHELL",
+            "application-tags": {"tag": tags},
+            "max-app-attempts": attempts,
+            "am-container-spec": {"commands": {"command": command}},
+            "resource": {"memory": memory_mib, "vCores": 1},
+        }
+        rest.call("POST", root, document=document)
+        return str(application_id)
+
+    return submit
 
 
 def _embedded(name: str, data_dir: Path) -> EmbeddedCluster:

@@ -162,7 +162,7 @@ class EmbeddedCluster:
 
     def cluster(self) -> Cluster:
         """Return the cluster as a client sees it."""
-        from clusterkit.hadoop.cluster import Cluster  # noqa: PLC0415 - brings httpx and hdfs-native, which `up` spares
+        from clusterkit.hadoop.cluster import Cluster  # noqa: PLC0415 - brings hdfs-native, which `up` spares
 
         return Cluster.from_directory(self.name, self.layout.conf, embedded=True)
 

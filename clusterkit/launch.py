@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from clusterkit.errors import ClusterError
 
@@ -385,7 +386,7 @@ def _site(cluster: Cluster, spark: SparkHome, settings: Settings) -> Site:
     conf: dict[str, str] = {}
     if cluster.embedded:
         conf = {
-            "spark.yarn.jars": f"local:{spark.jars}/*",
+            "spark.yarn.jars": f"local:{quote(str(spark.jars))}/*",
             "spark.executor.instances": "1",
             "spark.executor.cores": str(min(os.cpu_count() or 1, _EMBEDDED_CORES)),
         }

@@ -8,6 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import msgspec
 
@@ -384,7 +385,7 @@ def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython
     if spec.deploy_mode == "client":
         environment |= _gateway_environment(directory)
     if python.packages is not None:
-        environment["PYSPARK_ARCHIVES_PATH"] = f"local:{python.packages}"
+        environment["PYSPARK_ARCHIVES_PATH"] = f"local:{quote(str(python.packages))}"
     if site.loopback:
         environment["SPARK_LOCAL_IP"] = "127.0.0.1"
     return environment

@@ -27,7 +27,7 @@ _IN_CONTAINER = re.compile(r".*/container_(?:e\d+_)?\d+_\d+_\d+_\d+/")
 _JAVA_FRAME = re.compile(r"\s+(?:at [\w.$/<>]+\(|\.\.\. \d+ more)")
 _END = re.compile(
     r"\s+at [\w.$/<>]+\(|\s+\.\.\. \d+ more|Driver stacktrace:|JVM stacktrace:|Caused by: |During handling of|"
-    r"The above exception|\d\d/\d\d/\d\d \d\d:\d\d:\d\d|\s*Traceback \(most"
+    r"The above exception|PYTHONPATH was:|\d\d/\d\d/\d\d \d\d:\d\d:\d\d|\s*Traceback \(most"
 )
 _NOISE = re.compile(r"\.? SQLSTATE: \w{5};?$| Diagnostics: \[.*$|\. Consider setting 'spark\..*$")
 _MOST_LINES = 12

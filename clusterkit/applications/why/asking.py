@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clusterkit import units
 from clusterkit.applications.why.cause import Cause
-from clusterkit.nearest import suggestion
+from clusterkit.nearest import nearest, suggestion
 
 if TYPE_CHECKING:
     from clusterkit.applications.why.evidence import Evidence
@@ -40,7 +40,7 @@ def unknown_queue(evidence: Evidence) -> Cause | None:
         why=f"the cluster has {', '.join(known)}{suggestion(queue, known)}"
         if known
         else "the ResourceManager refused the application for it",
-        mend=f"name one that exists: --queue {known[0]}"
+        mend=f"name one that exists: --queue {nearest(queue, known) or known[0]}"
         if known
         else "ask the administrator for your queue, and name it with --queue",
     )

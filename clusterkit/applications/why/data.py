@@ -15,13 +15,12 @@ _DENIED = re.compile(
     r"(?::(?P<owner>[^:\s]*):(?P<group>[^:\s]*):(?P<mode>[\w+-]{10,11}))?"
 )
 _MISSING = re.compile(
-    r"(?:\[PATH_NOT_FOUND\] Path does not exist|Input path does not exist|FileNotFoundException: File does not exist|"
-    r"FileNotFoundException: File|FileNotFoundException:(?= (?:hdfs|file):)): ?(?P<path>[^\s;]+?)(?=[.;,]?(?:\s|$))"
+    r"\[PATH_NOT_FOUND\] Path does not exist: (?P<table>[^\n]+?)\.?(?: SQLSTATE|\n|$)"
+    r"|Input path does not exist: (?P<input>[^\n]+)"
+    r"|FileNotFoundException: File(?: does not exist:)? (?P<file>[^\s]+?)(?: does not exist)?[.,;]?(?:\s|$)"
 )
-_SAFE_MODE = re.compile(
-    r"(?P<action>Cannot [^\n.]*?)\. Name node is in safe mode\.(?P<reason>[^\n]*)|Name node is in safe mode"
-)
-_SUBMITTING = re.compile(r"api\.java\.JavaSparkContext|deploy\.yarn\.Client|deploy\.SparkSubmit")
+_SAFE_MODE = re.compile(r"(?:(?P<action>Cannot [^\n]*?)\. )?Name node is in safe mode")
+_SUBMITTING = re.compile(r"api\.java\.JavaSparkContext")
 _ACTIONS = {"READ": "read", "WRITE": "write in", "EXECUTE": "enter", "READ_EXECUTE": "list", "ALL": "change"}
 
 
@@ -37,7 +36,7 @@ def permission_denied(evidence: Evidence) -> Cause | None:
         what=f"HDFS does not let {user} {_ACTIONS.get(found['access'], found['access'].lower())} {inode}",
         why=_at(f"access={found['access']} on inode {inode}{owner}", evidence),
         mend=_home(user)
-        if inode == "/user" and _SUBMITTING.search(evidence.words)
+        if inode == "/user" and (evidence.report is None or _SUBMITTING.search(evidence.words))
         else f"use a path that belongs to {user}, such as /user/{user}, or ask {found['owner'] or 'its owner'} for it",
     )
 
@@ -54,7 +53,7 @@ def file_missing(evidence: Evidence) -> Cause | None:
     found = _MISSING.search(evidence.words)
     if found is None:
         return None
-    path = found["path"]
+    path = (found["table"] or found["input"] or found["file"]).strip()
     local = path.startswith("file:")
     return Cause(
         kind="file-missing",
@@ -73,12 +72,10 @@ def safe_mode(evidence: Evidence) -> Cause | None:
     found = _SAFE_MODE.search(evidence.words)
     if found is None:
         return None
-    action = (found["action"] or "a write was refused").strip()
-    reason = (found["reason"] or "").strip()
     return Cause(
         kind="safe-mode",
         what="HDFS accepts no writes: its NameNode is in safe mode",
-        why=_at(" ".join(part for part in (f"{action}.", reason) if part), evidence),
+        why=_at(found["action"] or "it refused a write", evidence),
         mend="wait until it leaves safe mode by itself, which it does when enough DataNodes have reported, or end it: "
         "`hdfs dfsadmin -safemode leave`",
     )

@@ -44,11 +44,12 @@ def container_killed(evidence: Evidence) -> Cause | None:
     if "AM Container for" in words and role != "driver":
         role = "ApplicationMaster"
     used_mib, limit_mib = _mib(used["used"]), _mib(used["limit"])
+    allowed = units.format_memory(limit_mib)
     heap_mib = _heap_mib(role, limit_mib, evidence)
     return Cause(
         kind="memory-exceeded",
         what=f"the {role} was killed for using more memory than it asked for",
-        why=f"its container used {units.format_bytes(used_mib * units.MIB)} and may use {units.format_memory(limit_mib)}: "
+        why=f"its container used {units.format_bytes(used_mib * units.MIB)}, and may use {allowed}: "
         f"{units.format_memory(heap_mib)} of heap and {units.format_memory(limit_mib - heap_mib)} for everything else, "
         "which is where Python's memory counts",
         mend=_more(role, used_mib, heap_mib, evidence),

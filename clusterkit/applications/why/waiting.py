@@ -78,7 +78,7 @@ def _queue_full(evidence: Evidence, queue: Queue | None, word: str, others: list
         kind="queue-full",
         what=f"{report.id} waits in the queue {report.queue}: {reason}",
         why="; ".join(facts) or report.diagnostics.partition("  Details")[0].strip(),
-        mend=_wait_or(report.queue, [] if not full else others) + ", or ask for less memory",
+        mend=(_wait_or(report.queue, others) if full else _wait_or(None, [])) + ", or ask for less memory",
     )
 
 
@@ -93,8 +93,9 @@ def _no_nodes(evidence: Evidence) -> Cause:
     )
 
 
-def _wait_or(queue: str, others: list[str]) -> str:
-    listed = f"wait until one of `clusterkit app ls --all --state RUNNING --queue {queue.rpartition('.')[2]}` has ended"
+def _wait_or(queue: str | None, others: list[str]) -> str:
+    of_queue = f" --queue {queue.rpartition('.')[2]}" if queue else ""
+    listed = f"wait until one of `clusterkit app ls --all --state RUNNING{of_queue}` has ended"
     return f"{listed}, use another queue (--queue {others[0]})" if others else listed
 
 

@@ -173,6 +173,7 @@ def plan(layout: Layout, state: State) -> Plan:
 
 
 _JVM = (
+    "-Xmn32m",  # what a start leaves behind is collected sooner, and the same memory used again
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",

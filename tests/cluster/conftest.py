@@ -113,8 +113,14 @@ def submit_shell() -> Callable[..., str]:
     command ends. It must not hold double quotes, dollars or backquotes.
     """
 
-    def submit(
-        cluster: Cluster, command: str, *, attempts: int = 1, memory_mib: int = 128, tags: tuple[str, ...] = ()
+    def submit(  # noqa: PLR0913 - each is a field of the request
+        cluster: Cluster,
+        command: str,
+        *,
+        attempts: int = 1,
+        memory_mib: int = 128,
+        tags: tuple[str, ...] = (),
+        queue: str = "default",
     ) -> str:
         rest = Rest("ResourceManager", cluster.configuration.user)
         root = f"{cluster.resource_manager.active.url}/ws/v1/cluster/apps"
@@ -123,6 +129,7 @@ def submit_shell() -> Callable[..., str]:
             "application-id": application_id,
             "application-name": "shell",
             "application-type": "SHELL",
+            "queue": queue,
             "application-tags": {"tag": tags},
             "max-app-attempts": attempts,
             "am-container-spec": {"commands": {"command": command}},

@@ -113,7 +113,7 @@ def submit_shell() -> Callable[..., str]:
     command ends. It must not hold double quotes, dollars or backquotes.
     """
 
-    def submit(  # noqa: PLR0913 - each is a field of the request
+    def submit(
         cluster: Cluster,
         command: str,
         *,

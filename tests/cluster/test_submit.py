@@ -59,7 +59,7 @@ def test_a_job_finds_everything_that_was_sent_along(cluster, clusterkit_cli, att
     )
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    assert json.loads(done.stdout) == {  # nothing but the job's own line: not a word of ours or of Spark's
         "args": ["--executors", "two words", "$HOME", "é"],
         "worker": {
             "where": "worker",
@@ -103,13 +103,16 @@ def test_an_application_ends_with_a_client_that_was_killed(cluster, clusterkit_c
     """After kill -9 of the client, the driver and the application end by themselves within 30 s."""
     with running(clusterkit_cli, tmp_path) as (process, application_id):
         drivers = [
-            ProcessIdentity.from_pid(pid) for pid in pids_of("org.apache.spark.deploy.SparkSubmit", str(tmp_path))
+            ProcessIdentity.from_pid(pid)
+            for words in (("SparkSubmit", str(clusterkit_cli.data_dir)), ("wait.py", str(tmp_path / "wait")))
+            for pid in pids_of(*words)
+            if pid != process.pid
         ]
         process.kill()
         process.communicate(timeout=10)
         eventually(lambda: yarn.resource_manager.application(application_id).ended, timeout_s=30)
 
-    assert drivers
+    assert len(drivers) == 4  # the job and Spark's JVM, each with the holder of its leash
     eventually(lambda: not any(driver.alive for driver in drivers), timeout_s=10)
 
 

@@ -15,6 +15,7 @@ import msgspec
 from clusterkit import redaction
 from clusterkit.launchers.spark import conf as spark_conf
 from clusterkit.launchers.spark.jars import SparkArchive
+from clusterkit.specs.attachments import is_uri, split_alias, to_uri
 from clusterkit.specs.job import SESSION, JobSpec
 
 if TYPE_CHECKING:
@@ -301,33 +302,23 @@ def _archive_conf(jvm: Jvm) -> dict[str, str]:
 
 
 def _files(spec: JobSpec) -> dict[str, str]:
+    # In cluster mode the driver would look for the generic key's files at the paths they have here, and warn.
+    modules = "spark.submit.pyFiles" if spec.deploy_mode == "client" else "spark.yarn.dist.pyFiles"
     lists = {
-        "spark.submit.pyFiles": spec.py_files,
+        modules: spec.py_files,
         # Spark's generic keys for these two are read by SparkContext as well, which knows no aliases.
         "spark.yarn.dist.files": spec.files,
         "spark.yarn.dist.archives": spec.archives,
         "spark.jars": spec.jars,
     }
-    conf = {key: ",".join(_uri(item) for item in items) for key, items in lists.items() if items}
+    conf = {key: ",".join(to_uri(item) for item in items) for key, items in lists.items() if items}
     return conf | ({"spark.jars.packages": ",".join(spec.packages)} if spec.packages else {})
-
-
-def _uri(item: str) -> str:
-    """Return a URI for a path or URI, an alias after `#` kept; Spark reads a bare path differently here and there."""
-    if _has_scheme(item):
-        return item
-    path, mark, alias = item.partition("#")
-    return Path(path).absolute().as_uri() + mark + alias
-
-
-def _has_scheme(item: str) -> bool:
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", item) is not None
 
 
 def _uploads(spec: JobSpec) -> tuple[Upload, ...]:
     job = (str(spec.job),) if spec.deploy_mode == "cluster" else ()
-    items = (*job, *spec.py_files, *spec.files, *spec.jars, *spec.archives)
-    paths = (Path(item.partition("#")[0]).absolute() for item in items if not _has_scheme(item))
+    sent = (entry for entries in spec.attachments().values() for entry in entries if not is_uri(entry))
+    paths = (Path(path) for path in (*job, *(split_alias(entry)[0] for entry in sent)))
     return tuple(Upload(path, path.stat().st_size) for path in paths if path.is_file())
 
 
@@ -406,7 +397,7 @@ def _job_path(spec: JobSpec, spark: SparkHome) -> tuple[Path, ...]:
     """Return where the driver imports from first: `py_files`, before it has a SparkContext, and pyspark."""
     if spec.deploy_mode == "cluster":
         return ()
-    local = [Path(item.partition("#")[0]) for item in spec.py_files if not _has_scheme(item)]
+    local = [Path(split_alias(entry)[0]) for entry in spec.py_files if not is_uri(entry)]
     modules = dict.fromkeys(path.parent if path.suffix == ".py" else path for path in local)
     return (*modules, *([spark.python] if spark.python else []))
 

@@ -245,6 +245,8 @@ class Leashed:
         Its working directory.
     stdin, stdout, stderr : int or file object, optional
         As `subprocess.Popen` takes them; inherited when absent.
+    umask : int
+        Its file mode creation mask; ours when negative.
     """
 
     def __init__(
@@ -256,6 +258,7 @@ class Leashed:
         stdin: int | IO[bytes] | None = None,
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
+        umask: int = -1,
     ) -> None:
         theirs, self._ours = os.pipe()
         leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py")), str(theirs)]
@@ -269,6 +272,7 @@ class Leashed:
                 stderr=stderr,
                 pass_fds=(theirs,),
                 process_group=0,
+                umask=umask,
             )
         except BaseException:
             os.close(self._ours)

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from clusterkit.hadoop.java import Java
     from clusterkit.specs.cluster import ClusterSpec
 
-_UNUSABLE = re.compile(r"[,:;\n\r\0]|\$\{")
+_NOT_FOR_DATA = re.compile(r"[^\w./~@+=-]")
+"""A DataNode runs `df` on its directory without quoting it, and takes the URI of the directory for a format."""
+
+_NOT_FOR_JARS = re.compile(r"[,:;*\n\r\0]|\$\{")
+"""What a class path, or a list in a site file, means something else by."""
 
 
 def settle(
@@ -54,8 +58,8 @@ def settle(
     ClusterError
         If Hadoop could not work in this directory, or there are not enough free ports.
     """
-    _check_path(layout, layout.root)
-    _check_path(layout, lib)
+    _check_path(layout, layout.root, _NOT_FOR_DATA, "data_dir")
+    _check_path(layout, lib, _NOT_FOR_JARS, "cache_dir")
     return states.State(
         spec=spec,
         memory_mib=_memory_mib(spec, remembered),
@@ -67,13 +71,13 @@ def settle(
     )
 
 
-def _check_path(layout: Layout, path: Path) -> None:
-    found = _UNUSABLE.search(str(path))
+def _check_path(layout: Layout, path: Path, unusable: re.Pattern[str], setting: str) -> None:
+    found = unusable.search(str(path))
     if found:
         raise ClusterError(
             f"the cluster {layout.name!r} cannot lie in {str(path)!r}",
-            why=f"Hadoop and Java read {found[0]!r} in a path as something else",
-            mend="set data_dir and cache_dir to directories without such characters",
+            why=f"Hadoop cannot work with {found[0]!r} in a path",
+            mend=f"set {setting} to a directory whose path has only letters, digits and the signs . / ~ @ + = _ -",
             cluster=layout.name,
             path=path,
         )
@@ -100,7 +104,7 @@ def _ports(
     for daemon in daemons(spec):
         before = known.get(daemon.name, {})
         fits = before.keys() == set(daemon.role.ports)
-        if not fits or not (daemon.name in held or all(ports.is_free(spec.bind, port) for port in before.values())):
+        if not fits or not (daemon.name in held or ports.become_free(spec.bind, before.values())):
             fresh = ports.pick(spec.bind, len(daemon.role.ports), taken=taken)
             before = dict(zip(daemon.role.ports, fresh, strict=True))
         chosen[daemon.name] = before

@@ -78,7 +78,7 @@ def make(plan: Plan, started: Iterable[start.Starting], options: tuple[str, ...]
         start.wait_ready(plan, keepers, _silent)
         controller = plan.of(ZKFC)[0]
         _run(plan, controller, ("-formatZK", "-nonInteractive"), options, allowed=(0, _HAD_ALREADY))
-    _run(plan, first, (f"-Ddfs.namenode.name.dir={aside.as_uri()}", "-format", "-nonInteractive"), options)
+    _run(plan, first, (f"-Ddfs.namenode.name.dir=file://{aside}", "-format", "-nonInteractive"), options)
     (aside / "in_use.lock").unlink(missing_ok=True)
     for other in others:
         _copy(aside, plan, other)
@@ -124,6 +124,7 @@ def _run(
             cwd=plan.layout.run_of(launch.name),
             stdout=output,
             stderr=output,
+            umask=start.PRIVATE_UMASK,
         )
     with task:
         code = task.wait(_TIMEOUT_S)

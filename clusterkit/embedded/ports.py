@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _LOWEST, _HIGHEST = 16000, 65000
 _TRIES = 400
+_LINGER_S = 1.5
+_POLL_S = 0.05
 
 
 def pick(host: str, count: int, *, taken: Collection[int]) -> tuple[int, ...]:
@@ -59,6 +62,16 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def become_free(host: str, wanted: Collection[int]) -> bool:
+    """Wait a moment for ports that a process which was just killed may still hold; tell whether all are free then."""
+    deadline = time.monotonic() + _LINGER_S
+    while not all(is_free(host, port) for port in wanted):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def _candidates() -> range:

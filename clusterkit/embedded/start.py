@@ -27,7 +27,8 @@ Said = Callable[[str, str], None]
 
 _POLL_S = 0.04
 _TIMEOUT_S = 120.0
-_PRIVATE_UMASK = 0o077
+PRIVATE_UMASK = 0o077
+"""Nobody but the owner may read what a daemon writes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,7 @@ def spawn(plan: Plan, launch: Launch, options: tuple[str, ...] = ()) -> Starting
         log=plan.layout.output_of(launch.name),
         env=plan.environment(launch),
         cwd=plan.layout.run_of(launch.name),
-        umask=-1 if launch.role is NODEMANAGER else _PRIVATE_UMASK,  # containers inherit the NodeManager's
+        umask=-1 if launch.role is NODEMANAGER else PRIVATE_UMASK,  # containers inherit the NodeManager's
     )
     return Starting(launch, process, logs)
 
@@ -78,8 +79,8 @@ def lay_out(plan: Plan, launch: Launch) -> None:
     layout = plan.layout
     for directory in (layout.temporary_of(launch.name), layout.data, layout.logs):
         make_private(directory)
-    if launch.role is NODEMANAGER:
-        layout.log_of(launch.name).touch(mode=0o600)  # its own mask would let others read it
+    for log in (layout.log_of(launch.name), layout.output_of(launch.name)):
+        log.touch(mode=0o600)
     write_private(layout.jar_of(launch.name), plan.jar(launch))
     for name in launch.plain_files:
         write_private(layout.run_of(launch.name) / name, launch.files[name].encode())

@@ -453,6 +453,7 @@ def _resource_manager(site: Site, node: ResourceManager) -> list[_Property]:
         ),
         _Property("yarn.resourcemanager.work-preserving-recovery.scheduling-wait-ms", "1000"),
         _Property("yarn.webapp.ui2.enable", "false"),
+        _Property("fs.permissions.umask-mode", "077", "the keys that it stores are for nobody else"),
         *_state_store(site, node),
     ]
 
@@ -642,7 +643,8 @@ def _property_text(value: str) -> str:
 
 
 def _uri(path: PurePath) -> str:
-    return path.as_uri()
+    """Return a directory as HDFS takes it: letters beyond ASCII as they are, since a DataNode formats with `%`."""
+    return f"file://{path}"
 
 
 def _listed(addresses: tuple[Address, ...]) -> str:

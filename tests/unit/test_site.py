@@ -23,7 +23,7 @@ def _namenode(number: int) -> sites.NameNode:
         id=f"nn{number}",
         rpc=_address(20000 + number),
         http=_address(20010 + number),
-        directory=PurePosixPath(f"/srv/my cluster/namenode-{number}"),
+        directory=PurePosixPath(f"/srv/my-cluster/namenode-{number}"),
     )
 
 
@@ -32,7 +32,7 @@ def _datanode(number: int) -> sites.DataNode:
         data=_address(21000 + number),
         http=_address(21010 + number),
         ipc=_address(21020 + number),
-        directory=PurePosixPath(f"/srv/my cluster/datanode-{number}"),
+        directory=PurePosixPath(f"/srv/my-cluster/datanode-{number}"),
         reserved_bytes=1 << 29,
     )
 
@@ -45,12 +45,12 @@ def _resource_manager(number: int) -> sites.ResourceManager:
         tracker=_address(22020 + number),
         admin=_address(22030 + number),
         web=_address(22040 + number),
-        state_directory=PurePosixPath(f"/srv/my cluster/resourcemanager-{number}"),
+        state_directory=PurePosixPath(f"/srv/my-cluster/resourcemanager-{number}"),
     )
 
 
 def _nodemanager(number: int) -> sites.NodeManager:
-    directory = PurePosixPath(f"/srv/my cluster/nodemanager-{number}")
+    directory = PurePosixPath(f"/srv/my-cluster/nodemanager-{number}")
     return sites.NodeManager(
         container=_address(23000 + number),
         localizer=_address(23010 + number),
@@ -76,7 +76,7 @@ def _site(masters: int = 1, nodes: int = 1, extra: Extra | None = None) -> Site:
         user_home="/home/ada",
         replication=min(nodes, 2),
         application_classpath=("$HADOOP_CONF_DIR", "/srv/lib/*"),
-        temporary=PurePosixPath("/srv/my cluster/tmp"),
+        temporary=PurePosixPath("/srv/my-cluster/tmp"),
         journalnodes=(_JOURNALNODE,) if masters > 1 else (),
         failover_controllers=tuple(_controller(number) for number in range(1, masters + 1)) if masters > 1 else (),
         zookeeper=(_address(25000),) if masters > 1 else (),
@@ -89,7 +89,7 @@ def _controller(number: int) -> sites.FailoverController:
 
 
 _JOURNALNODE = sites.JournalNode(
-    rpc=_address(24010), http=_address(24011), directory=PurePosixPath("/srv/my cluster/journalnode")
+    rpc=_address(24010), http=_address(24011), directory=PurePosixPath("/srv/my-cluster/journalnode")
 )
 _ONE = _site()
 _TWO = _site(masters=2, nodes=3)

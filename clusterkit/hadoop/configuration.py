@@ -9,17 +9,19 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
+import msgspec
+
 from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 SITE_FILES = ("core-site.xml", "hdfs-site.xml", "yarn-site.xml")
 """The files that are read, in Hadoop's order: a later one overrides an earlier one, unless that one said `final`."""
@@ -51,8 +53,7 @@ _MAX_EXPANSIONS = 20
 _XINCLUDE = "{http://www.w3.org/2001/XInclude}include"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """One daemon of a service that may have several.
 
     Parameters
@@ -79,8 +80,7 @@ class Endpoint:
         return f"{self.scheme}://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True):
     """The properties of one cluster.
 
     Parameters
@@ -93,9 +93,12 @@ class Configuration:
         Where they were read; None when they were not read from files.
     """
 
-    properties: Mapping[str, str] = field(repr=False)
-    variables: Mapping[str, str] = field(repr=False)
+    properties: Mapping[str, str]
+    variables: Mapping[str, str]
     directory: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Configuration({len(self.properties)} properties, directory={str(self.directory)!r})"
 
     @classmethod
     def from_directory(cls, directory: Path, *, environ: Mapping[str, str] | None = None) -> Configuration:
@@ -339,6 +342,6 @@ def _root(file: Path) -> ET.Element:
     raise ClusterError(
         f"{file} was not read",
         why=f"its outermost element is <{root.tag}>, not <configuration>",
-        mend="replace it with a Hadoop configuration file",
+        mend=f"replace {file} with a Hadoop configuration file",
         path=file,
     )

@@ -17,7 +17,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import hdfs_native
 import msgspec
@@ -49,7 +49,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 _PAGE = 1000
 _T = TypeVar("_T")
 _NO_QUOTA = 2**64 - 1
-_RPC_ERROR = re.compile(r'RPCError\("([\w.$]+)", "(.*)"\)', re.DOTALL)
+_RPC_ERROR = r'(?s)RPCError\("([\w.$]+)", "(.*)"\)'
 
 
 class FileStatus(msgspec.Struct, frozen=True):
@@ -376,7 +376,7 @@ class Hdfs:
         java, message = _remote(exc)
         uri = self._shown(path)
         for row in _TABLE:
-            if java in row.java or isinstance(exc, row.raised) or (row.pattern and row.pattern.search(message)):
+            if java in row.java or isinstance(exc, row.raised) or (row.pattern and re.search(row.pattern, message)):
                 return row.kind(f"{uri} {failure}", why=row.why or message, mend=row.mend, uri=uri)
         if isinstance(exc, OSError):
             return self._unreachable(message)
@@ -450,14 +450,14 @@ class HdfsReader(io.RawIOBase):
         return left if size is None else min(size, left)
 
 
-class _Row(NamedTuple):
+class _Row(msgspec.Struct, frozen=True):
     """How one refusal is recognised, and what we make of it; `why` is what HDFS said where it is empty."""
 
     kind: type[StoreError]
     mend: str
     java: frozenset[str] = frozenset()
     raised: tuple[type[Exception], ...] = ()
-    pattern: re.Pattern[str] | None = None
+    pattern: str = ""
     why: str = ""
 
 
@@ -465,7 +465,7 @@ _TABLE = (
     _Row(
         StoreError,
         "choose a path that is a file",
-        pattern=re.compile(r"is not a file"),
+        pattern=r"is not a file",
     ),
     _Row(
         MissingPathError,
@@ -510,12 +510,12 @@ _TABLE = (
     _Row(
         StoreError,
         "use a cluster without Kerberos until clusterkit's secured mode arrives",
-        pattern=re.compile(r"GSSAPI|Kerberos|SIMPLE authentication is not enabled|SASL", re.IGNORECASE),
+        pattern=r"(?i)GSSAPI|Kerberos|SIMPLE authentication is not enabled|SASL",
     ),
     _Row(
         StoreError,
         "see which DataNodes live, and whether their disks are full",
-        pattern=re.compile(r"could only be written to|DataTransfer|data ?node|BlocksNotFound", re.IGNORECASE),
+        pattern=r"(?i)could only be written to|DataTransfer|data ?node|BlocksNotFound",
     ),
 )
 """The one table of this door; the first row that fits is taken."""
@@ -529,7 +529,7 @@ def _written(writer: hdfs_native.FileWriter, chunk: bytes, *_: object) -> int:
 def _remote(exc: Exception) -> tuple[str, str]:
     """Return the Java class, without its package, and the first line of the message of what hdfs-native raised."""
     text = str(exc)
-    match = _RPC_ERROR.match(text)
+    match = re.match(_RPC_ERROR, text)
     java, message = (match[1].rpartition(".")[2], match[2]) if match else ("", text)
     first = re.split(r"\\n|\n", message, maxsplit=1)[0].strip()
     return java, first.replace('\\"', '"') or type(exc).__name__

@@ -15,16 +15,17 @@ import ssl
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpcore
+import msgspec
 
 from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 CONNECT_S = 2.0
 """Seconds to find the host's address and to connect."""
@@ -77,8 +78,7 @@ class UnreachableError(ClusterError):
     """A daemon does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a daemon answered.
 
     Parameters

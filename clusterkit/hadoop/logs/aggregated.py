@@ -8,9 +8,10 @@ https://hadoop.apache.org/docs/r3.5.0/hadoop-yarn/hadoop-yarn-common/yarn-defaul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 from clusterkit.errors import ClusterError
 from clusterkit.hadoop.hdfs import DeniedError, MissingPathError
@@ -29,8 +30,7 @@ _BUCKETS = 10_000
 _TEMPORARY = ".tmp"
 
 
-@dataclass(frozen=True, slots=True)
-class LogHome:
+class LogHome(msgspec.Struct, frozen=True):
     """One place where a cluster keeps collected logs.
 
     Parameters

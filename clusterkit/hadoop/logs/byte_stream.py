@@ -19,7 +19,7 @@ class ByteStream:
 
     Notes
     -----
-    Every method raises `EOFError` when the content ends too early.
+    Every method raises `EOFError` when the content ends too early, `ValueError` when asked for less than nothing.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -37,7 +37,16 @@ class ByteStream:
         return False
 
     def some(self, limit: int) -> bytes:
-        """Return at least one and at most `limit` bytes, as many as are at hand."""
+        """Return at least one and at most `limit` bytes, as many as are at hand.
+
+        Raises
+        ------
+        ValueError
+            If the limit is less than one: a length that was read is not one.
+        """
+        if limit < 1:
+            msg = f"a length of {limit}"
+            raise ValueError(msg)
         if self.ended():
             raise EOFError
         taken = self._piece[self._place : self._place + limit]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import msgspec
 
 from clusterkit.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime
+    from collections.abc import Iterable
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -24,8 +26,7 @@ class DamagedLogError(ClusterError):
     """A collected log file cannot be read (whole)."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogFile:
+class LogFile(msgspec.Struct, frozen=True, eq=False):
     """One log file of a container.
 
     Parameters
@@ -42,6 +43,8 @@ class LogFile:
         When it was last written (TFile keeps only when the node's logs were collected); aware, None if unknown.
     source : {"AGGREGATED", "LOCAL"}
         Read from HDFS, or from the node.
+    open : callable
+        Yields the content.
     """
 
     container_id: str
@@ -50,11 +53,11 @@ class LogFile:
     size: int
     modified: datetime | None
     source: Literal["AGGREGATED", "LOCAL"]
-    _open: Callable[[], Iterator[bytes]] = field(repr=False, compare=False)
+    open: Callable[[], Iterator[bytes]]
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content as it arrives; once, and before the next log file is asked for."""
-        return self._open()
+        return self.open()
 
     def lines(self) -> Iterator[bytes]:
         """Yield the content line by line, without the line ends."""
@@ -66,8 +69,7 @@ class LogFile:
             yield rest
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Which log files are wanted.
 
     Parameters
@@ -91,8 +93,7 @@ class Selection:
         return named and self.takes_container(container_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A line that a pattern was found in; `line` counts from 1."""
 
     container_id: str

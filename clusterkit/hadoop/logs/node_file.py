@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _TAIL_BYTES = 1024 * 1024
+_STUMBLES = (
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    zlib.error,
+)
+"""What readers raise on bytes that are not what the format says."""
 
 
 class Content(Protocol):
@@ -98,7 +109,7 @@ class NodeFile:
         """
         try:
             yield
-        except (EOFError, ValueError, IndexError, KeyError, OverflowError, TypeError, zlib.error) as exc:
+        except _STUMBLES as exc:
             raise DamagedLogError(
                 f"the logs in {self.path} cannot be read",
                 why="the file is empty: its node was stopped while it collected the logs"

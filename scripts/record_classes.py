@@ -13,6 +13,7 @@ import lzma
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 JOB = Path(__file__).with_name("record_classes_job.py")
 MADE_AT_RUN_TIME = re.compile(
-    r"\$Proxy\d|\$\$Lambda|Generated(Class|Method|Constructor|Serialization)|/0x|Accessor\d+$"
+    r"\$Proxy\d|ByGuice\$\$|\$\$Lambda|Generated(Class|Method|Constructor|Serialization)|/0x|Accessor\d+$"
 )
 
 
@@ -41,10 +42,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="record-") as name:
         scratch = Path(name)
         home = recording_java(scratch, find_java(load().java_home, os.environ))
-        for ha in (True, False):
-            with cluster(scratch, home, ha=ha) as environment:
-                for deploy_mode in () if ha else ("client", "cluster"):
-                    submit(deploy_mode, home, environment)
+        try:
+            for ha in (True, False):
+                with cluster(scratch, home, ha=ha) as environment:
+                    for deploy_mode in () if ha else ("client", "cluster"):
+                        submit(deploy_mode, home, environment)
+        finally:
+            forget_archives(home)
         write(scratch / "lists")
 
 
@@ -74,11 +78,19 @@ def recording_java(scratch: Path, java: Java) -> Path:
     (home / "release").write_bytes((java.home / "release").read_bytes())
     executable = home / "bin" / "java"
     executable.write_text(
-        f'#!/bin/bash\nexec {shlex.quote(str(java.executable))} "-XX:DumpLoadedClassList={lists}/$$.lst" "$@"\n',
+        f'#!/bin/bash\n[ "$1" = -Xshare:dump ] && exit 1\n'
+        f'exec {shlex.quote(str(java.executable))} "-XX:DumpLoadedClassList={lists}/$$.lst" "$@"\n',
         "utf-8",
     )
     executable.chmod(0o755)
     return home
+
+
+def forget_archives(java_home: Path) -> None:
+    """Remove what a cluster began to build for a Java that is no more."""
+    for archive in class_data.archives(load().cache_dir):
+        if archive.java.is_relative_to(java_home):
+            shutil.rmtree(archive.directory)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import pandas as pd  # noqa: TC002 -- Spark reads the annotations of a pandas function
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import SparkSession
@@ -13,7 +14,6 @@ from pyspark.sql import functions as F  # noqa: N812 -- as Spark's documentation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
     from pyspark.sql import DataFrame
 
 

@@ -31,6 +31,7 @@ NEEDED_BYTES = 700 * units.MIB
 KEPT = 3
 """How many archives of one kind stay: those of other Javas and other Sparks of this user."""
 
+_UNREADABLE = ": Unsupported location"  # what Java 21 says of each class whose location has escaped characters
 _DUMP_TIMEOUT_S = 1800.0
 
 
@@ -63,8 +64,7 @@ def build(archive: Archive) -> str | None:
         why = _dump(archive, recorded, staged)
         if why is not None:  # lines about lambdas are the ones that another Java may not understand
             why = _dump(archive, [line for line in recorded if not line.startswith("@")], staged)
-        if why is None and (refusal := archive.refusal(staged)) is not None:
-            why = f"a JVM refused the new archive: {refusal}"
+        why = why or _left_out(archive, len(recorded)) or _refused(archive, staged)
         if why is None:
             staged.replace(archive.path)
         return why
@@ -107,10 +107,25 @@ def _dump(archive: Archive, lines: Sequence[str], staged: Path) -> str | None:
         ) as dump,
     ):
         code = dump.wait(_DUMP_TIMEOUT_S)
-    if code == 0 and staged.is_file():
+    told = log.read_text("utf-8", errors="replace").strip().splitlines()
+    if code != 0 or not staged.is_file():
+        return f"{archive.java} ended with {code}: {' / '.join(told[-3:])}"
+    return None
+
+
+def _left_out(archive: Archive, listed: int) -> str | None:
+    lines = (archive.directory / "dump.log").read_text("utf-8", errors="replace").splitlines()
+    if sum(line.endswith(_UNREADABLE) for line in lines) <= listed // 2:
         return None
-    last = " / ".join(log.read_text("utf-8", errors="replace").strip().splitlines()[-3:])
-    return f"{archive.java} ended with {code}: {last}"
+    return (
+        f"this Java leaves out all classes below {archive.class_path.removesuffix('/*')}: "
+        "the path has a space, or another character that it does not read back"
+    )
+
+
+def _refused(archive: Archive, staged: Path) -> str | None:
+    refusal = archive.refusal(staged)
+    return None if refusal is None else f"a JVM refused the new archive: {refusal}"
 
 
 def _yield_to_others() -> None:

@@ -25,6 +25,8 @@ if "-Xshare:dump" in options:
     if home.joinpath("old").exists() and any(line.startswith("@") for line in lines):
         sys.exit(print("class list format error.") or 1)
     pathlib.Path(options["-XX:SharedArchiveFile"]).write_text(f"{{len(lines)}} lines")
+    if home.joinpath("leaves out").exists():
+        print(*(f"[1s][warning][cds] Skipping {{line}}: Unsupported location" for line in lines), sep="\\n")
 elif home.joinpath("refuses").exists():
     sys.exit(print("shared class paths mismatch", file=sys.stderr) or 1)
 """
@@ -170,6 +172,15 @@ class TestBuild:
         """An archive that a JVM does not map never gets to its place."""
         (java.home / "refuses").touch()
         assert class_data_builder.build(begun) == ("a JVM refused the new archive: shared class paths mismatch")
+        assert not begun.ready
+
+    def test_a_java_that_leaves_classes_out(self, begun, java, lib):
+        """An archive without the classes of the class path, as Java 21 makes where it has a space, is of no use."""
+        (java.home / "leaves out").touch()
+        assert class_data_builder.build(begun) == (
+            f"this Java leaves out all classes below {lib}: "
+            "the path has a space, or another character that it does not read back"
+        )
         assert not begun.ready
 
     def test_a_full_disk(self, begun, monkeypatch):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from clusterkit.applications.application import Application
     from clusterkit.embedded.class_data import Archive
-    from clusterkit.embedded.cluster import EmbeddedCluster
+    from clusterkit.embedded.layout import Layout
     from clusterkit.hadoop.cluster import Cluster
     from clusterkit.launchers.spark.driver import Output
     from clusterkit.launchers.spark.home import SparkHome
@@ -62,13 +62,12 @@ def find_cluster(settings: Settings, *, environ: Mapping[str, str], start: Tell 
     if settings.cluster is not None:
         return _named(settings, settings.cluster)
     if conf_dir := environ.get("HADOOP_CONF_DIR"):
-        embedded = next((each for each in _embedded(settings) if each.layout.conf == Path(conf_dir).absolute()), None)
+        embedded = next((each for each in _embedded(settings) if each.conf == Path(conf_dir).absolute()), None)
         return _cluster_of(embedded) if embedded else Cluster.from_directory(conf_dir, Path(conf_dir), environ=environ)
     running = _running(settings)
     if running is None and start is not None:
         start("cluster", f"none is named or running: starting the embedded one, {_EMBEDDED_NAME!r}, on this machine")
-        running = _embedded_named(settings, _EMBEDDED_NAME)
-        running.up(said=start)
+        running = _started(settings, start)
     if running is None:
         raise ClusterError(
             "there is no cluster to ask",
@@ -83,8 +82,8 @@ def _named(settings: Settings, name: str) -> Cluster:
 
     if name in settings.clusters:
         return Cluster.from_directory(name, settings.clusters[name].conf_dir)
-    embedded = _embedded_named(settings, name)
-    if embedded.spec is None:
+    embedded = next((each for each in _embedded(settings) if each.name == name), None)
+    if embedded is None:
         known = sorted({*settings.clusters, *(each.name for each in _embedded(settings))})
         raise ClusterError(
             f"there is no cluster {name}",
@@ -95,7 +94,7 @@ def _named(settings: Settings, name: str) -> Cluster:
             f"`clusterkit cluster up --name {name}`",
             cluster=name,
         )
-    if not embedded.running:
+    if not _runs(embedded):
         raise ClusterError(
             f"the embedded cluster {name} does not run",
             why="none of its daemons is alive",
@@ -105,27 +104,40 @@ def _named(settings: Settings, name: str) -> Cluster:
     return _cluster_of(embedded)
 
 
-def _cluster_of(embedded: EmbeddedCluster) -> Cluster:
+def _cluster_of(embedded: Layout) -> Cluster:
     from clusterkit.hadoop.cluster import Cluster  # noqa: PLC0415
 
-    return Cluster.from_directory(embedded.name, embedded.layout.conf, embedded=True)
+    return Cluster.from_directory(embedded.name, embedded.conf, embedded=True)
 
 
-def _embedded_named(settings: Settings, name: str) -> EmbeddedCluster:
-    from clusterkit.embedded.cluster import EmbeddedCluster  # noqa: PLC0415
+def _started(settings: Settings, start: Tell) -> Layout:
+    from clusterkit.embedded.cluster import EmbeddedCluster  # noqa: PLC0415 - heavy, and only to start one
 
-    return EmbeddedCluster(name, data_dir=settings.data_dir, cache_dir=settings.cache_dir, java_home=settings.java_home)
-
-
-def _embedded(settings: Settings) -> list[EmbeddedCluster]:
-    """Return the embedded clusters of this machine, the default one first."""
-    names = {path.parent.name for path in (settings.data_dir / "clusters").glob("*/cluster.json")}
-    return [_embedded_named(settings, name) for name in sorted(names, key=lambda name: (name != _EMBEDDED_NAME, name))]
+    embedded = EmbeddedCluster(
+        _EMBEDDED_NAME, data_dir=settings.data_dir, cache_dir=settings.cache_dir, java_home=settings.java_home
+    )
+    embedded.up(said=start)
+    return embedded.layout
 
 
-def _running(settings: Settings) -> EmbeddedCluster | None:
+def _embedded(settings: Settings) -> list[Layout]:
+    """Return where the embedded clusters of this machine lie, the default one first."""
+    from clusterkit.embedded.layout import Layout  # noqa: PLC0415
+
+    clusters = (settings.data_dir / "clusters").absolute()
+    names = {path.parent.name for path in clusters.glob("*/cluster.json")}
+    return [Layout(clusters, name) for name in sorted(names, key=lambda name: (name != _EMBEDDED_NAME, name))]
+
+
+def _runs(embedded: Layout) -> bool:
+    from clusterkit.embedded import marks  # noqa: PLC0415 - a cluster that is not embedded needs no look at processes
+
+    return bool(marks.daemons(embedded.root))
+
+
+def _running(settings: Settings) -> Layout | None:
     """Return the embedded cluster that runs: the default one, or the only one."""
-    running = [each for each in _embedded(settings) if each.running]
+    running = [each for each in _embedded(settings) if _runs(each)]
     if len(running) > 1 and running[0].name != _EMBEDDED_NAME:
         raise ClusterError(
             "it is not clear which cluster is meant",

@@ -221,6 +221,13 @@ class Application:
         ----------
         outcome : Outcome, optional
             How it ended, where that is known already.
+
+        Raises
+        ------
+        ApplicationError
+            If YARN does not know it, and nothing was kept of it.
+        ClusterError
+            If the ResourceManager does not answer, and nothing was kept of it.
         """
         from clusterkit.applications import why  # noqa: PLC0415 - only needed when something went wrong
 
@@ -270,8 +277,11 @@ class Application:
         driver = self._driver
         report = outcome.report if outcome else None
         if report is None and self.id is not None:
-            with contextlib.suppress(ClusterError, ApplicationError):
+            try:
                 report = self.report()
+            except (ClusterError, ApplicationError):
+                if driver is None and kept is None:
+                    raise  # nothing else tells of it
         on_cluster = kept.deploy_mode == "cluster" if kept else driver is None or not driver.holds_job
         return Evidence(
             exit_code=outcome.exit_code if outcome else kept.exit_code if kept else None,

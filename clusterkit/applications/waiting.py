@@ -21,23 +21,31 @@ if TYPE_CHECKING:
 
 _UI_INTERVAL_S = 1.0
 _LIMITS = (
-    (re.compile(r"User's AM resource limit exceeded"), "user-am-share", "your share for ApplicationMasters is used up"),
+    (
+        re.compile(r"User's AM resource limit exceeded"),
+        "user-am-share",
+        "waits: your share for ApplicationMasters is used up",
+    ),
     (
         re.compile(r"AM resource limit exceeded"),
         "am-share",
-        "the queue's share for ApplicationMasters is used up",
+        "waits: the queue's share for ApplicationMasters is used up",
     ),
-    (re.compile(r"cluster resource is empty"), "no-nodes", "the cluster has no nodes"),
-    (re.compile(r"max[- ]parallel", re.IGNORECASE), "parallel-limit", "as many applications run as the queue allows"),
+    (re.compile(r"cluster resource is empty"), "no-nodes", "waits: the cluster has no nodes"),
+    (
+        re.compile(r"max[- ]parallel", re.IGNORECASE),
+        "parallel-limit",
+        "waits: as many applications run as the queue allows",
+    ),
     (
         re.compile(r"User capacity has reached|user limit", re.IGNORECASE),
         "user-share",
-        "your share of the queue is used up",
+        "waits: your share of the queue is used up",
     ),
     (
         re.compile(r"waiting for resources to be assigned|not yet activated|Skipping AM assignment"),
         "no-room",
-        "no node has room for its first container",
+        "waits for room on a node",
     ),
 )
 """What the CapacityScheduler says, the word for it, and the same for a person; the first that fits is taken."""
@@ -118,8 +126,8 @@ def waits_for(diagnostics: str) -> str:
     ...           "Queue's AM resource limit exceeded.  Details : AM Partition = <DEFAULT_PARTITION>;")
     "waits: the queue's share for ApplicationMasters is used up"
     """
-    text = next((text for pattern, _, text in _LIMITS if pattern.search(diagnostics)), None)
-    return f"waits: {text}" if text else "waits for its ApplicationMaster to start"
+    known = (text for pattern, _, text in _LIMITS if pattern.search(diagnostics))
+    return next(known, "waits for its ApplicationMaster to start")
 
 
 def uploading(names: frozenset[str], sizes: Mapping[str, int]) -> str:

@@ -21,9 +21,9 @@ ADDED = "[Wed Nov 25 03:49:49 +0000 2026] Application is added to the scheduler 
         (
             "Application is Activated, waiting for resources to be assigned for AM.  Details",
             "no-room",
-            "no node has room",
+            "waits for room on a node",
         ),
-        (ADDED, "no-room", "no node has room"),
+        (ADDED, "no-room", "waits for room on a node"),
         ("AM container is launched, waiting for AM container to Register with RM", None, "for its ApplicationMaster"),
         ("", None, "for its ApplicationMaster to start"),
     ],

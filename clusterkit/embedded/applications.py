@@ -40,9 +40,10 @@ def end(plan: Plan, said: Said) -> None:
 
 
 def _count(host: str, port: int) -> int:
-    """Return how many applications are unfinished; a question that costs the ResourceManager little."""
-    metrics = probe.bean(host, port, "service=ResourceManager,name=QueueMetrics,q0=root")
-    return int(metrics.get("AppsRunning", 0)) + int(metrics.get("AppsPending", 0))
+    """Return how many applications are unfinished."""
+    document = probe.json_of(host, port, "/ws/v1/cluster/metrics") or {}
+    metrics = document.get("clusterMetrics", {})
+    return int(metrics.get("appsRunning", 0)) + int(metrics.get("appsPending", 0))
 
 
 def _applications(host: str, port: int) -> list[str]:

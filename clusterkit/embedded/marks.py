@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from clusterkit.processes import ProcessIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_BORN_TRIES, _BORN_POLL_S = 10, 0.01
+_KERNEL_PARENT = 2
 
 _CLUSTER = "-Dclusterkit.cluster="
 _DAEMON = "-Dclusterkit.daemon="
@@ -46,7 +50,7 @@ def carriers(root: Path) -> tuple[Marked, ...]:
     wanted = f"{_CLUSTER}{root}"
     found = []
     for pid in _own_pids():
-        arguments = _strings(pid, "cmdline")
+        arguments = _arguments(pid)
         if wanted in arguments:
             with contextlib.suppress(ProcessLookupError):
                 process = ProcessIdentity.from_pid(pid)
@@ -76,6 +80,25 @@ def _own_pids() -> Iterator[int]:
             with contextlib.suppress(OSError):
                 if entry.stat().st_uid == own:
                     yield int(entry.name)
+
+
+def _arguments(pid: int) -> list[str]:
+    """Return a process's arguments; one that was started this very moment may not show them yet."""
+    for _ in range(_BORN_TRIES):
+        arguments = _strings(pid, "cmdline")
+        if any(arguments) or not _may_be_born(pid):
+            break
+        time.sleep(_BORN_POLL_S)
+    return arguments
+
+
+def _may_be_born(pid: int) -> bool:
+    """Tell a process that has no arguments yet from a zombie and a thread of the kernel, which have none at all."""
+    try:
+        state, parent, *_ = Path("/proc", str(pid), "stat").read_text("utf-8").rpartition(")")[2].split()
+    except OSError:
+        return False
+    return state not in {"Z", "X"} and parent not in {"0", str(_KERNEL_PARENT)}
 
 
 def _strings(pid: int, file: str) -> list[str]:

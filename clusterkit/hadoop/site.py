@@ -202,7 +202,7 @@ def daemon_files(site: Site, daemon: Part) -> dict[str, str]:
     files = {"core-site.xml": _xml([*_core(site), *_core_daemon(site)], site.extra.core)}
     if isinstance(daemon, ResourceManager | NodeManager):
         files["yarn-site.xml"] = _xml([*_yarn_common(site), *_yarn_daemon(site, daemon)], site.extra.yarn)
-        files["hdfs-site.xml"] = _xml([*_hdfs_common(site), *_hdfs_client(site)], site.extra.hdfs)
+        files["hdfs-site.xml"] = _xml([*_hdfs_common(site), _LOG_REPLICATION], site.extra.hdfs)
     else:
         files["hdfs-site.xml"] = _xml([*_hdfs_common(site), *_hdfs_daemon(site, daemon)], site.extra.hdfs)
     if isinstance(daemon, ResourceManager):
@@ -285,6 +285,13 @@ def _hdfs_client(site: Site) -> list[_Property]:
         _Property("dfs.replication", str(site.replication), "a block cannot have more replicas than DataNodes"),
         _Property("dfs.client.block.write.replace-datanode-on-failure.policy", "NEVER", "there is no spare DataNode"),
     ]
+
+
+_LOG_REPLICATION = _Property(
+    "dfs.replication",
+    "1",
+    "for the logs of applications; the number of DataNodes would have every container end with a change of it",
+)
 
 
 def _hdfs_daemon(site: Site, daemon: NameNode | DataNode | JournalNode | FailoverController) -> list[_Property]:

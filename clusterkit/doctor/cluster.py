@@ -18,7 +18,7 @@ from clusterkit.launchers.spark.home import find_spark
 from clusterkit.units import GIB, format_bytes, format_duration, format_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from clusterkit.embedded.class_data import Archive
@@ -144,6 +144,27 @@ def archive_mapped(archive: Archive) -> Check:
             return Check(name, "warn", f"there is no archive of classes; {slower}", why, f"{begin} in the background")
 
 
+def daemons_mapped(status: ClusterStatus) -> Check | None:
+    """Look whether the daemons that run have the archive mapped that they were started with; None while none runs."""
+    name = f"class data of {status.name}"
+    mapped = {daemon.name: class_data.maps_archive(daemon.pid) for daemon in status.daemons if daemon.pid}
+    refused = [each for each, maps in mapped.items() if maps is False]
+    if refused:
+        return Check(
+            name,
+            "warn",
+            f"{_count(refused, 'daemon')} went without the archive of classes",
+            f"the JVM of {', '.join(refused)} refused it without a word: jars or Java changed since it was built",
+            f"run `clusterkit cluster down --name {status.name}` and `up` again, which takes the right one",
+        )
+    without = [each for each, maps in mapped.items() if maps is None]
+    if without:
+        return Check(
+            name, "ok", f"{_count(without, 'daemon')} started before the archive was there; the next start uses it"
+        )
+    return Check(name, "ok", f"mapped by {_count(mapped, 'daemon')}") if mapped else None
+
+
 def disk_free(directory: Path) -> Check:
     """Look at the room on the disk of a directory, which need not exist yet."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
@@ -165,7 +186,7 @@ def daemons_alive(status: ClusterStatus) -> Check:
     if status.state == "down":
         return Check(name, "ok", f"down; start it with {up}")
     if status.state == "up":
-        return Check(name, "ok", f"{len(status.daemons)} daemons are ready")
+        return Check(name, "ok", f"all of {_count(status.daemons, 'daemon')} ready")
     lacking = [
         f"{daemon.name} waits for {daemon.waits_for}" if daemon.pid else f"{daemon.name} does not run"
         for daemon in status.daemons
@@ -185,7 +206,7 @@ def hdfs_writable(status: ClusterStatus) -> Check | None:
             name,
             "fail",
             "HDFS is in safe mode: nothing can be written",
-            f"the NameNode has not seen enough blocks, or was put there by hand; {hdfs.datanodes} DataNodes live",
+            f"it has not seen enough blocks yet, or was put there by hand; {_count(hdfs.datanodes, 'DataNode')} live",
             "wait some seconds after a start; if it stays, see `clusterkit cluster status` for dead DataNodes",
         )
     if hdfs.missing_blocks:
@@ -193,7 +214,7 @@ def hdfs_writable(status: ClusterStatus) -> Check | None:
             name,
             "fail",
             f"{hdfs.missing_blocks} blocks of HDFS are missing",
-            f"no live DataNode has them; {hdfs.datanodes} DataNodes live",
+            f"no live DataNode has them; {_count(hdfs.datanodes, 'DataNode')} live",
             f"start all DataNodes with `clusterkit cluster up --name {status.name}`",
         )
     if hdfs.remaining_bytes < LOW_DISK_BYTES:
@@ -201,7 +222,9 @@ def hdfs_writable(status: ClusterStatus) -> Check | None:
         return Check(
             name, "warn", f"HDFS has {format_bytes(hdfs.remaining_bytes)} left", why, "delete files, or free the disk"
         )
-    return Check(name, "ok", f"{hdfs.datanodes} DataNodes, {format_bytes(hdfs.remaining_bytes)} free, writable")
+    return Check(
+        name, "ok", f"{_count(hdfs.datanodes, 'DataNode')}, {format_bytes(hdfs.remaining_bytes)} free, writable"
+    )
 
 
 def nodes_healthy(nodes: Sequence[Node]) -> Check:
@@ -214,8 +237,8 @@ def nodes_healthy(nodes: Sequence[Node]) -> Check:
     ]
     if running and not ill:
         memory = format_memory(sum(node.total.memory_mib for node in running))
-        return Check("nodes", "ok", f"{len(running)} NodeManagers run, {memory} in all")
-    what = f"{len(ill)} NodeManagers are not healthy" if running else "no NodeManager takes work"
+        return Check("nodes", "ok", f"{_count(running, 'NodeManager')} running, {memory} in all")
+    what = f"{_count(ill, 'NodeManager')} not healthy" if running else "no NodeManager takes work"
     return Check(
         "nodes",
         "warn" if running else "fail",
@@ -257,17 +280,23 @@ def _am_share(queue: Queue) -> Check:
         mend = "use another queue, or have an administrator start it"
         return Check(name, "warn", f"the queue is {queue.state}", "it takes no new applications", mend)
     if limit is None:
-        return Check(name, "ok", f"{queue.running} applications run, {queue.pending} wait")
+        return Check(name, "ok", f"{_count(queue.running, 'application')} running, {queue.pending} waiting")
     share = f"{format_memory(limit.memory_mib)} for ApplicationMasters"
     raise_it = "raise yarn.scheduler.capacity.maximum-am-resource-percent, or give the cluster more memory (--memory)"
     if limit.memory_mib < SMALLEST_AM_MIB:
         why = f"it gives {share}, the smallest of Spark takes {format_memory(SMALLEST_AM_MIB)}"
         return Check(name, "warn", "the queue starts one application at a time", why, raise_it)
     if queue.pending and used is not None and used.memory_mib + SMALLEST_AM_MIB > limit.memory_mib:
-        why = f"{format_memory(used.memory_mib)} of {share} are taken by {queue.running} running applications"
+        why = f"{format_memory(used.memory_mib)} of {share} are taken by {_count(queue.running, 'running application')}"
         mend = f"wait, end one (`clusterkit app ls`), or {raise_it}"
-        return Check(name, "warn", f"{queue.pending} applications wait for the share of ApplicationMasters", why, mend)
-    return Check(name, "ok", f"{queue.running} applications run, {queue.pending} wait; {share}")
+        return Check(
+            name,
+            "warn",
+            f"{_count(queue.pending, 'application')} waiting for the share of ApplicationMasters",
+            why,
+            mend,
+        )
+    return Check(name, "ok", f"{_count(queue.running, 'application')} running, {queue.pending} waiting; {share}")
 
 
 def _embedded_clusters(settings: Settings) -> Iterator[Check]:
@@ -282,10 +311,8 @@ def _embedded_clusters(settings: Settings) -> Iterator[Check]:
             yield failed(f"cluster {name}", exc)
             continue
         if status is not None:
-            yield daemons_alive(status)
-            writable = hdfs_writable(status)
-            if writable is not None:
-                yield writable
+            found = (daemons_alive(status), daemons_mapped(status), hdfs_writable(status))
+            yield from (check for check in found if check is not None)
 
 
 def _client_view(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
@@ -323,6 +350,11 @@ def _resource_manager(cluster: Cluster) -> Iterator[Check]:
 def _file_system(cluster: Cluster) -> Iterator[Check]:
     root = cluster.hdfs.status("/")
     yield Check("file system", "ok", f"{cluster.configuration.default_fs} answers; its root belongs to {root.owner}")
+
+
+def _count(items: Collection[object] | int, noun: str) -> str:
+    number = items if isinstance(items, int) else len(items)
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _some(items: Sequence[str]) -> str:

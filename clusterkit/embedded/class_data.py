@@ -45,6 +45,7 @@ _IN_PLACE = ("-XX:+UnlockDiagnosticVMOptions", "-XX:ArchiveRelocationMode=0")
 """Map the archive where it was made for. Anywhere else, the default of late, a JVM writes to every page of it, which
 costs 0.1 s and 120 MB for each daemon, twice that for each JVM of Spark. Addresses of classes are then no secret."""
 
+_ARCHIVE_FILE = "-XX:SharedArchiveFile="
 _PROBE_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 10.0
@@ -87,7 +88,7 @@ class Archive:
     @property
     def jvm_options(self) -> tuple[str, ...]:
         """What makes a JVM use the archive; nothing until it is ready."""
-        return (*_QUIET, *_IN_PLACE, f"-XX:SharedArchiveFile={self.path}") if self.ready else ()
+        return (*_QUIET, *_IN_PLACE, f"{_ARCHIVE_FILE}{self.path}") if self.ready else ()
 
     @property
     def builder(self) -> ProcessIdentity | None:
@@ -158,7 +159,7 @@ class Archive:
         path : Path, optional
             The archive to try, when it is not in its place yet.
         """
-        must = ["-Xshare:on", *_IN_PLACE, f"-XX:SharedArchiveFile={path or self.path}", *self.options]
+        must = ["-Xshare:on", *_IN_PLACE, f"{_ARCHIVE_FILE}{path or self.path}", *self.options]
         behind = f"{self.class_path}{os.pathsep}{self.directory / 'configuration.jar'}"
         argv = [str(self.java), *must, "-Xlog:cds", "-cp", behind, "-version"]
         try:
@@ -230,6 +231,16 @@ def stop_builders(cache_dir: Path) -> tuple[ProcessIdentity, ...]:
     processes.end(builders, grace_s=_GRACE_S)
     processes.end(started, grace_s=1.0)
     return builders
+
+
+def maps_archive(pid: int) -> bool | None:
+    """Tell whether a JVM has the archive mapped that it was started with; None when it was started without one."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+        named = [word.removeprefix(_ARCHIVE_FILE) for word in words if word.startswith(_ARCHIVE_FILE)]
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape")
+        return named[-1] in maps if named else None
+    return None
 
 
 def surroundings() -> dict[str, str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from clusterkit import settings
-from clusterkit.doctor.cluster import archive_mapped
+from clusterkit.doctor import Check
+from clusterkit.doctor.cluster import archive_mapped, daemons_mapped
 from clusterkit.embedded import class_data, jars
 from clusterkit.hadoop.java import find_java
 from clusterkit.launchers.spark.home import find_spark
@@ -57,6 +58,7 @@ def test_every_daemon_maps_it(daemons, fresh_cluster):
     running = {daemon.name: daemon.pid for daemon in cluster.status().daemons}
     mapped = {name for name, pid in running.items() if str(daemons.path) in Path(f"/proc/{pid}/maps").read_text()}
     assert mapped == {"namenode", "datanode-1", "resourcemanager", "nodemanager-1"}
+    assert daemons_mapped(cluster.status()) == Check("class data of mapped", "ok", "mapped by 4 daemons")
 
 
 @pytest.mark.parametrize("deploy_mode", ["client", "cluster"])

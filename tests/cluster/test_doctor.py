@@ -28,7 +28,7 @@ def test_a_cluster_in_order(cluster, checks):
     assert (code, [name for name, check in found.items() if check["state"] == "fail"]) == (0, [])
     assert {"java", "spark", "hadoop jars", "class data, daemons", "class data, spark", "disk"} <= found.keys()
     assert {"resourcemanager", "nodes", "queue root.default", "clock", "file system"} <= found.keys()
-    assert found["cluster default"]["what"] == "4 daemons are ready"
+    assert found["cluster default"]["what"] == "all of 4 daemons ready"
 
 
 def test_safe_mode_and_a_killed_daemon(fresh_cluster, checks):

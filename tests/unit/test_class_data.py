@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -254,3 +255,26 @@ class TestBackground:
         assert class_data.stop_builders(cache) == (builder,)
         assert [process for process in family if process.is_running()] == []
         assert (archive.state, list(archive.directory.glob("building-*"))) == ("absent", [])
+
+
+class TestMapped:
+    """What a living process has mapped."""
+
+    def test_started_without(self):
+        """A process that was not told of an archive has none to map, and neither has one that is gone."""
+        assert (class_data.maps_archive(os.getpid()), class_data.maps_archive(2**30)) == (None, None)
+
+    @pytest.mark.parametrize("opened", [True, False])
+    def test_told_and_mapped(self, tmp_path, opened):
+        """Of a process that was told of an archive it counts whether the file is in its memory."""
+        (tmp_path / "classes.jsa").write_bytes(b"x")
+        code = (
+            "import mmap, sys; file = open(sys.argv[1].partition('=')[2], 'r+b'); "
+            "kept = mmap.mmap(file.fileno(), 0) if sys.argv[2] == 'True' else None; "
+            "print(flush=True); sys.stdin.read()"
+        )
+        argv = [sys.executable, "-c", code, f"-XX:SharedArchiveFile={tmp_path}/classes.jsa", str(opened)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            assert class_data.maps_archive(process.pid) is opened
+            process.stdin.close()

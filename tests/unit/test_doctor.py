@@ -206,7 +206,7 @@ class TestEmbedded:
 
     def test_up_and_down(self):
         """A cluster that is up, or down on purpose, is fine."""
-        assert doctor.daemons_alive(UP) == Check("cluster default", "ok", "2 daemons are ready")
+        assert doctor.daemons_alive(UP) == Check("cluster default", "ok", "all of 2 daemons ready")
         assert doctor.daemons_alive(replace(UP, state="down")).state == "ok"
 
     def test_a_dead_and_a_waiting_daemon(self):
@@ -218,6 +218,26 @@ class TestEmbedded:
         check = doctor.daemons_alive(replace(UP, state="broken", daemons=daemons))
         assert (check.state, check.why) == ("fail", "namenode does not run; datanode-1 waits for the NameNode")
         assert "clusterkit cluster up --name default" in check.mend
+
+    @pytest.mark.parametrize(
+        ("maps", "state", "what"),
+        [
+            ([True, True], "ok", "mapped by 2 daemons"),
+            ([True, None], "ok", "1 daemon started before the archive was there; the next start uses it"),
+            ([None, False], "warn", "1 daemon went without the archive of classes"),
+        ],
+    )
+    def test_archives_of_running_daemons(self, monkeypatch, maps, state, what):
+        """A daemon whose JVM refused its archive is a warning, one that was started without an archive is none."""
+        answers = dict(zip((7, 8), maps, strict=True))
+        monkeypatch.setattr(class_data, "maps_archive", answers.get)
+        check = doctor.daemons_mapped(UP)
+        assert (check.name, check.state, check.what) == ("class data of default", state, what)
+
+    def test_no_daemon_maps_anything(self):
+        """Where no daemon runs there is nothing to say about their archive."""
+        daemons = tuple(replace(daemon, pid=None) for daemon in UP.daemons)
+        assert doctor.daemons_mapped(replace(UP, daemons=daemons)) is None
 
     @pytest.mark.parametrize(
         ("change", "state"),
@@ -243,7 +263,7 @@ class TestClient:
 
     def test_healthy_nodes(self):
         """Running nodes are counted with their memory."""
-        assert doctor.nodes_healthy([NODE, NODE]) == Check("nodes", "ok", "2 NodeManagers run, 8 GiB in all")
+        assert doctor.nodes_healthy([NODE, NODE]) == Check("nodes", "ok", "2 NodeManagers running, 8 GiB in all")
 
     def test_an_unhealthy_node(self):
         """An unhealthy node beside a running one is a warning with the node's own words."""
@@ -259,13 +279,15 @@ class TestClient:
     def test_a_queue_with_room(self):
         """A queue whose ApplicationMasters have room is fine."""
         (check,) = doctor.applications_startable([QUEUE])
-        assert check == Check("queue root.default", "ok", "0 applications run, 0 wait; 4 GiB for ApplicationMasters")
+        assert check == Check(
+            "queue root.default", "ok", "0 applications running, 0 waiting; 4 GiB for ApplicationMasters"
+        )
 
     def test_the_share_of_application_masters_is_used_up(self):
         """Applications that wait because the share is taken are told with the numbers and the key."""
         full = replace(QUEUE, am_used=Resources(3584, 4), running=4, pending=2)
         (check,) = doctor.applications_startable([full])
-        assert (check.state, check.what) == ("warn", "2 applications wait for the share of ApplicationMasters")
+        assert (check.state, check.what) == ("warn", "2 applications waiting for the share of ApplicationMasters")
         assert check.why == "3584 MiB of 4 GiB for ApplicationMasters are taken by 4 running applications"
         assert "maximum-am-resource-percent" in check.mend
 

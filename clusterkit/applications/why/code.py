@@ -82,7 +82,7 @@ def user_exception(evidence: Evidence) -> Cause | None:
 
 def exit_code(evidence: Evidence) -> Cause | None:
     """Recognise a job that ended itself with an exit code."""
-    found = _USER_EXIT.search(evidence.diagnostics)
+    found = _USER_EXIT.search(evidence.diagnostics) or _USER_EXIT.search(evidence.output)
     code = int(found["code"]) if found else evidence.exit_code
     if not code or (evidence.deploy_mode == "cluster" and found is None):
         return None

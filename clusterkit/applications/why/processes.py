@@ -134,10 +134,11 @@ def killed(evidence: Evidence) -> Cause | None:
 
 def master_failed(evidence: Evidence) -> Cause | None:
     """Recognise a container of the ApplicationMaster that did not come up."""
-    found = _AM_EXIT.search(evidence.words)
-    if found is None:
+    words = evidence.traceback.words if evidence.traceback else f"{evidence.diagnostics}\n{evidence.output}"
+    found = _AM_EXIT.search(words)
+    if found is None or "User application exited" in words:
         return None
-    said = _DIAGNOSED.search(evidence.words)
+    said = _DIAGNOSED.search(words)
     text = (said["text"] or said["shell"]) if said else ""
     return Cause(
         kind="master-failed",

@@ -29,9 +29,9 @@ RULES: tuple[Rule, ...] = (
     processes.worker_crashed,
     processes.resource_manager_gone,
     processes.driver_killed,
+    processes.master_failed,
     code.user_exception,
     processes.killed,
-    processes.master_failed,
     code.exit_code,
 )
 """What is unmistakable comes first, what is always true last."""

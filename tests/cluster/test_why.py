@@ -352,6 +352,19 @@ def test_python_that_the_driver_node_does_not_have(cluster, clusterkit_cli, tmp_
     )
 
 
+def test_application_master_that_does_not_start(cluster, clusterkit_cli, tmp_path):
+    """What the ApplicationMaster's own JVM said is told, not the exception that it caused here."""
+    job = tmp_path / "job.py"
+    job.write_text("from pyspark.sql import SparkSession\nSparkSession.builder.getOrCreate()\n")
+
+    done = clusterkit_cli("submit", *SMALL, "--conf", "spark.yarn.am.extraJavaOptions=-agentlib:none", str(job))
+
+    assert done.returncode == 1
+    assert told(done.stderr).startswith(
+        "the application's first container did not start\n  Why:  Could not find agent library none on the library path"
+    ), done.stderr
+
+
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_user_without_a_home_directory(cluster, clusterkit_cli, yarn, tmp_path, mode):
     """A submission that HDFS refuses to a user says who may not do what where, and how to mend it."""

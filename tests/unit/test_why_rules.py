@@ -159,6 +159,17 @@ def test_submission_that_the_name_node_refused():
     )
 
 
+def test_exit_code_that_only_the_drivers_log_tells():
+    """A job that ends before it asks for Spark is no application that did not start."""
+    diagnostics = f"Application {ID} failed 1 times due to AM Container for appattempt_1 exited with  exitCode: 9\n"
+    logs = {"stderr": "26/11/25 03:38:08 ERROR ApplicationMaster: User application exited with status 9\n"}
+    evidence = Evidence(
+        9, report("FAILED", diagnostics=diagnostics), deploy_mode="cluster", container_logs=lambda: logs
+    )
+
+    assert explain(evidence).what == "the job ended with exit code 9"
+
+
 def test_killed():
     """Who killed an application is told."""
     killed = report("KILLED", final="KILLED", diagnostics=f"Application {ID} was killed by user root at 127.0.0.1")

@@ -33,7 +33,8 @@ _AM_EXIT = re.compile(r"AM Container for \S+ exited with\s+exitCode: (?P<status>
 _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 _KILLED = re.compile(r"(?:Application|application) \S* ?(?:was )?killed by user (?P<user>\S+)(?: at (?P<host>\S+))?")
 _DIAGNOSED = re.compile(
-    r'Exception in thread "[^"]*" (?P<text>[^\n]+)|(?:^|\n)(?P<shell>/bin/bash: [^\n]+|Error: [^\n]+)'
+    r'Exception in thread "[^"]*" (.+)|^(/bin/bash: .+|Error: .+)|^Error occurred during initialization of VM\n(.+)',
+    re.MULTILINE,
 )
 
 
@@ -138,8 +139,8 @@ def master_failed(evidence: Evidence) -> Cause | None:
     found = _AM_EXIT.search(words)
     if found is None or "User application exited" in words:
         return None
-    said = _DIAGNOSED.search(words)
-    text = (said["text"] or said["shell"]) if said else ""
+    said = _DIAGNOSED.search(words) or _DIAGNOSED.search("\n".join(evidence.container_logs().values()))
+    text = next(filter(None, said.groups())) if said else ""
     return Cause(
         kind="master-failed",
         what="the application's first container did not start",

@@ -66,10 +66,12 @@ def tail(layout: Layout, daemon: str, count: int) -> list[str]:
 
 
 def follow(layout: Layout, chosen: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the lines that daemons write from now on, each with the daemon's name; it never ends by itself."""
-    growing = [
-        _Growing(daemon, path) for daemon in chosen for path in (layout.log_of(daemon), layout.output_of(daemon))
-    ]
+    """Return the lines that daemons write from now on, each with the daemon's name; it never ends by itself."""
+    files = [(daemon, path) for daemon in chosen for path in (layout.log_of(daemon), layout.output_of(daemon))]
+    return _lines([_Growing(daemon, path) for daemon, path in files])
+
+
+def _lines(growing: Sequence[_Growing]) -> Iterator[tuple[str, str]]:
     while True:
         found = [(file.daemon, line) for file in growing for line in file.lines()]
         yield from found

@@ -161,12 +161,15 @@ class Prepared:
         The class-data archive of Spark's JVMs; it is built beside the launch where there is none.
     hdfs_root : str
         The directory of HDFS where the application's report is kept.
+    embedded : Layout or None
+        Where the cluster lies on this machine, where we run it.
     """
 
     plan: SparkPlan
     cluster: Cluster
     archive: Archive
     hdfs_root: str
+    embedded: Layout | None
 
 
 def submit(job: str | Path, *, args: Sequence[str] = (), **keywords: object) -> Application:
@@ -335,7 +338,8 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
         machine_defaults=machine_defaults(environ),
     )
     preflight.check(planned, cluster.resource_manager)
-    return Prepared(planned, cluster, archive, settings.hdfs_root)
+    embedded = next((each for each in _embedded(settings) if each.conf == cluster.conf_dir), None)
+    return Prepared(planned, cluster, archive, settings.hdfs_root, embedded)
 
 
 def launch(
@@ -375,10 +379,14 @@ def launch(
 
 def _ready(prepared: Prepared, tell: Tell | None) -> None:
     """Do what a launch needs before it, and what makes the next one faster."""
+    from clusterkit.embedded import background  # noqa: PLC0415
     from clusterkit.launchers.spark import jars  # noqa: PLC0415
 
     _sweep(prepared.plan.directory.parent)
-    prepared.archive.build_in_background()
+    if prepared.embedded is not None:
+        background.build(prepared.embedded, prepared.archive)
+    else:
+        prepared.archive.build_in_background()
     if prepared.plan.spark_archive is not None:
         jars.put(prepared.plan.spark_archive, prepared.cluster.hdfs, tell=tell)
 

@@ -12,7 +12,7 @@ import filelock
 import msgspec
 
 from clusterkit import processes
-from clusterkit.embedded import applications, changes, class_data, intent, jars, marks, name_space, start
+from clusterkit.embedded import applications, background, changes, class_data, intent, jars, marks, name_space, start
 from clusterkit.embedded import state as states
 from clusterkit.embedded.daemons import JOURNALNODE, NODEMANAGER, RESOURCEMANAGER, ZOOKEEPER
 from clusterkit.embedded.layout import Layout, make_private, write_private
@@ -22,7 +22,6 @@ from clusterkit.embedded.status import ClusterStatus, Page, look, pages
 from clusterkit.errors import ClusterError
 from clusterkit.hadoop.java import Java, find_java
 from clusterkit.hadoop.site import client_files
-from clusterkit.processes import ProcessIdentity
 from clusterkit.specs.cluster import ClusterSpec
 from clusterkit.units import format_bytes
 
@@ -120,7 +119,7 @@ class EmbeddedCluster:
             planned = make_plan(self.layout, settled)
             archive = class_data.daemon_archive(self._cache_dir, java, Path(settled.lib))
             found = self._change(planned, remembered, running, archive.jvm_options, said)
-            self._build(archive)
+            background.build(self.layout, archive)
             return found
 
     def down(self, *, purge: bool = False, said: Said = _silent) -> tuple[str, ...]:
@@ -146,7 +145,7 @@ class EmbeddedCluster:
                 if running:
                     applications.end(make_plan(self.layout, remembered), said)
             self._end(running, said)
-            processes.end(self._builders(), grace_s=_GRACE_S)
+            processes.end(background.builders(self.layout), grace_s=_GRACE_S)
             processes.end((mark.process for mark in marks.carriers(self.layout.root)), grace_s=1.0)
             _sweep(self.layout.root)
             shutil.rmtree(self.layout.root if purge else self.layout.run, ignore_errors=True)
@@ -226,20 +225,6 @@ class EmbeddedCluster:
 
     def _lib(self, java: Java, said: Said) -> Path:
         return jars.fetch(jars.JarLock.load(), self._cache_dir, java, lambda done: said("fetching", fetched(done)))
-
-    def _build(self, archive: class_data.Archive) -> None:
-        """Have the archive of classes built for the next start, unless it is there; `down` ends what we begin here."""
-        if archive.ready or archive.builder is not None:
-            return
-        builder = archive.build_in_background()
-        if builder is not None:
-            write_private(self.layout.builder, msgspec.json.encode(builder))
-
-    def _builders(self) -> tuple[ProcessIdentity, ...]:
-        try:
-            return (msgspec.json.decode(self.layout.builder.read_bytes(), type=ProcessIdentity),)
-        except FileNotFoundError:
-            return ()
 
     def _change(
         self,

@@ -63,10 +63,9 @@ class Layout:
         """What exists only while the cluster runs; the containers' directories lie here."""
         return self.root / "run"
 
-    @property
-    def builder(self) -> Path:
-        """Which process builds an archive of classes on this cluster's behalf."""
-        return self.run / "builder.json"
+    def builder_of(self, kind: str) -> Path:
+        """Return where it is noted which process builds an archive of classes on this cluster's behalf."""
+        return self.run / f"builder-{kind}.json"
 
     def data_of(self, daemon: str) -> Path:
         """Return the directory in which a daemon keeps what outlives it."""

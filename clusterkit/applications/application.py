@@ -54,6 +54,10 @@ class Driver(Protocol):
         """The names of the files whose upload has begun."""
 
     @property
+    def executors(self) -> int:
+        """How many executors it asks for."""
+
+    @property
     def spec(self) -> Mapping[str, Any]:
         """What was asked for, as plain values."""
 
@@ -291,6 +295,7 @@ class Application:
             deploy_mode="cluster" if on_cluster else "client",
             spec=driver.spec if driver else kept.spec if kept else {},
             container_logs=lambda: following.ends_of_logs(self.cluster, report) if report else {},
+            logs_of=lambda container_id: following.ends_of_collected_logs(self.cluster, self.id or "", container_id),
             scheduler=self._scheduler,
         )
 
@@ -323,7 +328,7 @@ class Application:
 
     def _wait(self, tell: Listener, stdout: Callable[[bytes], None] | None) -> Outcome:
         driver = self._driver
-        stages = waiting.Stages(self.cluster, tell)
+        stages = waiting.Stages(self.cluster, tell, executors=driver.executors if driver else None)
         if driver is not None and self.id is None:
             return Outcome(driver.wait(_POLL_S) or 0, None)
         if driver is not None and driver.holds_job:

@@ -105,8 +105,25 @@ def ends_of_logs(cluster: Cluster, report: ApplicationReport, size: int = 65536)
             found = _ends_on_node(node, report.am_container_id, size)
             if found:
                 return found
+    return ends_of_collected_logs(cluster, report.id, report.am_container_id, size)
+
+
+def ends_of_collected_logs(
+    cluster: Cluster, application_id: str, container_id: str, size: int = 65536
+) -> dict[str, str]:
+    """Return the ends of the logs of a container, `stdout` and `stderr`, by name; none when they cannot be read.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where the application runs or ran.
+    application_id, container_id : str
+        The container.
+    size : int
+        Bytes of each, > 0.
+    """
     with contextlib.suppress(ClusterError, ApplicationError):
-        files = cluster.logs.files(report.id, containers=[report.am_container_id], names=_NAMES)
+        files = cluster.logs.files(application_id, containers=[container_id], names=_NAMES)
         return {file.name: _end(file.chunks(), size) for file in files}
     return {}
 

@@ -30,12 +30,24 @@ class SparkProgress:
     tasks_total: int
     stages: int
 
-    def __str__(self) -> str:
-        executors = f"{self.executors} executor{'' if self.executors == 1 else 's'}"
+    def to_text(self, wanted: int | None = None) -> str:
+        """Return it in a few words.
+
+        Parameters
+        ----------
+        wanted : int, optional
+            How many executors were asked for.
+
+        Examples
+        --------
+        >>> SparkProgress(executors=1, tasks_done=5, tasks_total=34, stages=1).to_text(wanted=2)
+        'executors 1/2, 1 stage running, tasks 5/34'
+        """
+        executors = f"executors {self.executors}" + ("" if wanted is None else f"/{wanted}")
         if not self.stages:
             return executors
-        stages = f"{self.stages} stage{'' if self.stages == 1 else 's'}"
-        return f"{executors}, {stages}, task {self.tasks_done}/{self.tasks_total}"
+        stages = f"{self.stages} stage{'' if self.stages == 1 else 's'} running"
+        return f"{executors}, {stages}, tasks {self.tasks_done}/{self.tasks_total}"
 
 
 def from_documents(executors: list[dict[str, Any]], stages: list[dict[str, Any]]) -> SparkProgress:
@@ -58,17 +70,23 @@ class SparkUi:
     """Asks the driver of a running application, through the address that YARN gives out; silence is no error.
 
     An application that is busy, or whose address this machine may not reach, simply shows no progress.
+
+    Parameters
+    ----------
+    user : str
+        Who we are for YARN's web proxy, which asks where there is no Kerberos.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, user: str) -> None:
         self.progress: SparkProgress | None = None
+        self._user = user
         self._rest: Rest | None = None
 
     def refresh(self, tracking_url: str, application_id: str) -> None:
         """Ask once, and keep the answer in `progress`."""
         from clusterkit.hadoop.rest import Rest  # noqa: PLC0415 - waits without progress need no HTTP
 
-        self._rest = self._rest or Rest("Spark", "")
+        self._rest = self._rest or Rest("Spark", self._user)
         root = f"{tracking_url.rstrip('/')}/api/v1/applications/{application_id}"
         try:
             executors = self._rest.get(f"{root}/executors").json()

@@ -60,12 +60,14 @@ class Stages:
         Where it runs.
     tell : callable
         Receives a stage's name and its detail.
+    executors : int, optional
+        How many executors were asked for.
     """
 
-    def __init__(self, cluster: Cluster, tell: Listener) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, tell: Listener, *, executors: int | None = None) -> None:
         self._tell = tell
-        self._ui = spark_ui.SparkUi()
+        self._executors = executors
+        self._ui = spark_ui.SparkUi(cluster.configuration.user)
         self._asked_s = 0.0
 
     def report(self, report: ApplicationReport) -> None:
@@ -73,7 +75,7 @@ class Stages:
         if report.state == "RUNNING":
             self._tell("running", self._running(report))
         elif not report.ended:
-            self._tell("accepted", f"queue {report.queue}, {waits_for(report.diagnostics)}")
+            self._tell("accepted", f"queue {report.queue.removeprefix('root.')}, {waits_for(report.diagnostics)}")
 
     def unreachable(self, error: ClusterError) -> None:
         """Tell that the ResourceManager does not answer; the application may well go on."""
@@ -84,9 +86,8 @@ class Stages:
         self._tell("output", f"the end of the driver's standard output is missing: {error.why}")
 
     def _running(self, report: ApplicationReport) -> str:
-        address = report.tracking_url or "no tracking URL yet"
         progress = self._progress(report)
-        return f"{progress}; {address}" if progress else address
+        return progress.to_text(self._executors) if progress else report.tracking_url or "no tracking URL yet"
 
     def _progress(self, report: ApplicationReport) -> SparkProgress | None:
         now_s = time.monotonic()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clusterkit.applications.following import ends_of_collected_logs
 from clusterkit.applications.why import Evidence, explain
 from clusterkit.embedded import marks
 from clusterkit.hadoop.cluster import Cluster
@@ -145,6 +146,7 @@ def test_failure_in_a_job(failures, yarn, failure):
         report,
         stderr=(kept / f"{failure}.txt").read_text(),
         spec={"executor": {"memory_mib": 512}, "driver_memory_mib": 600},
+        logs_of=lambda container_id: ends_of_collected_logs(yarn, report.id, container_id),
         scheduler=yarn.resource_manager.scheduler,
     )
 

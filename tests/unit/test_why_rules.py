@@ -170,6 +170,21 @@ def test_exit_code_that_only_the_drivers_log_tells():
     assert explain(evidence).what == "the job ended with exit code 9"
 
 
+def test_executor_that_ended_itself():
+    """Spark ends an executor whose heap is full with a signal: its own log tells that it was not somebody else."""
+    stderr = CASES["client"]["executor-lost"]["stderr"].replace("Exit status: 137", "Exit status: 143")
+    asked = []
+
+    def logs_of(container_id: str) -> dict[str, str]:
+        asked.append(container_id)
+        return {"stderr": "java.lang.OutOfMemoryError: Java heap space\n", "stdout": "# -XX:OnOutOfMemoryError"}
+
+    cause = explain(Evidence(1, report(), stderr=stderr, spec=SPEC, logs_of=logs_of))
+
+    assert asked == ["container_1_0001_01_000003"]
+    assert (cause.kind, cause.what) == ("heap-exhausted", "the JVM of the executor ran out of memory")
+
+
 def test_killed():
     """Who killed an application is told."""
     killed = report("KILLED", final="KILLED", diagnostics=f"Application {ID} was killed by user root at 127.0.0.1")

@@ -43,6 +43,8 @@ class Evidence:
     container_logs : callable
         Returns the ends of the logs of the driver's container by name (`stdout`, `stderr`); only asked when the rest
         does not tell.
+    logs_of : callable
+        Returns the same for another container, given its id.
     scheduler : callable
         Returns the scheduler's state, None when it does not answer; only asked when needed.
     """
@@ -54,6 +56,7 @@ class Evidence:
     deploy_mode: str = "client"
     spec: Mapping[str, Any] = field(default_factory=dict)
     container_logs: Callable[[], Mapping[str, str]] = dict
+    logs_of: Callable[[str], Mapping[str, str]] = lambda _: {}
     scheduler: Callable[[], Scheduler | None] = lambda: None
 
     @property

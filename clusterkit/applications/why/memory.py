@@ -20,6 +20,9 @@ _HEAP = re.compile(
     r"java\.lang\.OutOfMemoryError: "
     r"(?P<what>Java heap space|GC overhead limit exceeded|Requested array size exceeds VM limit)"
 )
+_ENDED_ITSELF = re.compile(r"(?P<container>container_(?:e\d+_)?\d+_\d+_\d+_\d+) on host: \S+ Exit status: (?:143|52)\b")
+"""Spark starts executors on YARN with `-XX:OnOutOfMemoryError='kill %p'`; 52 is its own code for the same."""
+
 _EXECUTOR_HEAP = re.compile(r"Lost task .*|Lost executor|executor \d+ exited")
 _LEAST_OVERHEAD_MIB = 384
 _OVERHEAD_FACTOR = 0.1
@@ -58,7 +61,7 @@ def container_killed(evidence: Evidence) -> Cause | None:
 
 def heap_exhausted(evidence: Evidence) -> Cause | None:
     """Recognise a JVM whose heap was too small."""
-    found = _HEAP.search(evidence.words)
+    found = _HEAP.search(evidence.words) or _in_lost_executor(evidence)
     if found is None:
         return None
     in_executor = _EXECUTOR_HEAP.search(evidence.words) is not None
@@ -72,6 +75,12 @@ def heap_exhausted(evidence: Evidence) -> Cause | None:
         why=_joined(f"its heap of {units.format_memory(heap_mib)} is full: {found['what']}", evidence),
         mend=f"give it more: --{role}-memory {2 * heap_mib}m; or {wanted}",
     )
+
+
+def _in_lost_executor(evidence: Evidence) -> re.Match[str] | None:
+    """Look into the log of an executor that ended itself, as Spark's do when their heap is full."""
+    lost = _ENDED_ITSELF.search(evidence.words)
+    return _HEAP.search("\n".join(evidence.logs_of(lost["container"]).values())) if lost else None
 
 
 def _more(role: str, used_mib: int, heap_mib: int, evidence: Evidence) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import hdfs_native
 import msgspec
 
-from clusterkit.errors import ClusterError, StoreError
+from clusterkit.errors import ClusterError, ClusterkitError, StoreError
 from clusterkit.hadoop.rest import addresses
 
 if TYPE_CHECKING:
@@ -43,10 +43,16 @@ PROBE_S = 2.0
 FAILOVER_S = 30.0
 """Seconds for one NameNode of a pair to become active."""
 
+_SEE_DATANODES = "see which DataNodes live, whether their disks are full, and what their logs say"
+
+STALL_S = 90.0
+"""Seconds for the DataNodes to take or give one piece of a file."""
+
 CHUNK_BYTES = 4 * 1024 * 1024
 """How much is read or written at once."""
 
 _PAGE = 1000
+_PACKETS = 16  # of 64 KiB: one guarded call for each would cost more than the reading
 _T = TypeVar("_T")
 _NO_QUOTA = 2**64 - 1
 _RPC_ERROR = r'(?s)RPCError\("([\w.$]+)", "(.*)"\)'
@@ -188,7 +194,7 @@ class Hdfs:
             )
         aside = str(PurePosixPath(self._bare(path)).with_name(f".{uuid.uuid4().hex}.part"))
         try:
-            size = self._write_aside(aside, (data,) if isinstance(data, bytes) else data, mode)
+            size = self._write_aside(path, aside, (data,) if isinstance(data, bytes) else data, mode)
             self._check(path, aside, size)
             self.rename(aside, path, overwrite=overwrite)
         except BaseException:
@@ -263,19 +269,35 @@ class Hdfs:
         inner = HdfsFileSystem(host, int(port) if port else None, skip_instance_cache=True, **self._settings)
         return PyFileSystem(FSSpecHandler(inner))
 
-    def guarded(self, path: str, action: Callable[[], _T]) -> _T:
-        """Run one read of an open file within limits, and translate what it raises."""
-        return self._call(path, "was not read", lambda *_: action())
+    def guarded(self, path: str, failure: str, action: Callable[[], _T]) -> _T:
+        """Move data of an open file: run one read or write within limits, and translate what it raises."""
 
-    def _write_aside(self, aside: str, data: Iterable[bytes], mode: int) -> int:
-        options = hdfs_native.WriteOptions(permission=mode, create_parent=True)
-        writer = self._call(aside, "was not created", lambda hdfs, p: hdfs.create(p, options))
-        size = 0
+        def look_after(waited_s: float) -> None:
+            self._look_after(waited_s)
+            if waited_s > STALL_S:
+                raise self._without_data(path, failure, f"moved no data for {STALL_S:g} s")
+
         try:
-            for chunk in data:
-                size += self._call(aside, "was not written", functools.partial(_written, writer, chunk))
-        finally:
-            self._call(aside, "was not closed", lambda *_: writer.close())
+            return _bounded(action, look_after)
+        except ClusterkitError:
+            raise
+        except OSError as exc:
+            if not any(_accepts(namenode) for namenode in self._namenodes):
+                raise self._unreachable(str(exc)) from exc
+            raise self._without_data(path, failure, f"do not answer ({exc})") from exc
+        except Exception as exc:
+            raise self._translated(path, failure, exc) from exc
+
+    def _write_aside(self, path: str, aside: str, data: Iterable[bytes], mode: int) -> int:
+        """Write a file beside its path and return its size; when that fails the file is left open, to be deleted."""
+        failure = "was not written"
+        options = hdfs_native.WriteOptions(permission=mode, create_parent=True)
+        writer = self._call(path, failure, lambda hdfs, _: hdfs.create(aside, options))
+        size = 0
+        for piece in _pieces(data):
+            self.guarded(path, failure, functools.partial(writer.write, piece))
+            size += len(piece)
+        self.guarded(path, failure, writer.close)
         return size
 
     def _check(self, path: str, aside: str, size: int) -> None:
@@ -293,7 +315,7 @@ class Hdfs:
         bare = self._bare(path)
         try:
             return _bounded(lambda: action(self._client, bare), self._look_after)
-        except ClusterError:
+        except ClusterkitError:
             raise
         except Exception as exc:
             raise self._translated(path, failure, exc) from exc
@@ -324,6 +346,14 @@ class Hdfs:
                 if len(self._namenodes) == 1
                 else f"none of {_addresses(self._namenodes)} was active within {FAILOVER_S:g} s"
             )
+
+    def _without_data(self, path: str, failure: str, what: str) -> StoreError:
+        return StoreError(
+            f"{self._shown(path)} {failure}",
+            why=f"the DataNodes that hold it {what}",
+            mend=_SEE_DATANODES,
+            uri=self._shown(path),
+        )
 
     def _answers(self) -> bool:
         probe = hdfs_native.Client(self.uri, self._settings)
@@ -436,14 +466,20 @@ class HdfsReader(io.RawIOBase):
     def read_range(self, start: int, size: int | None = None) -> bytes:
         """Return bytes from `start` on, `size` of them or all that follow; the place does not move."""
         length = self._length(start, size)
-        return self._hdfs.guarded(self._path, lambda: self._inner.read_range(start, length)) if length else b""
+        if not length:
+            return b""
+        return self._hdfs.guarded(self._path, "was not read", lambda: self._inner.read_range(start, length))
 
     def chunks(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
         """Yield bytes from `start` on, `size` of them or all that follow, as they arrive."""
         length = self._length(start, size)
         stream = iter(self._inner.read_range_stream(start, length)) if length else iter(())
-        while chunk := self._hdfs.guarded(self._path, lambda: next(stream, b"")):
+        while chunk := self._packets(stream):
             yield chunk
+
+    def _packets(self, stream: Iterator[bytes]) -> bytes:
+        some = functools.partial(itertools.islice, stream, _PACKETS)
+        return self._hdfs.guarded(self._path, "was not read", lambda: b"".join(some()))
 
     def _length(self, start: int, size: int | None) -> int:
         left = max(len(self) - start, 0)
@@ -514,16 +550,11 @@ _TABLE = (
     ),
     _Row(
         StoreError,
-        "see which DataNodes live, and whether their disks are full",
+        _SEE_DATANODES,
         pattern=r"(?i)could only be written to|DataTransfer|data ?node|BlocksNotFound",
     ),
 )
 """The one table of this door; the first row that fits is taken."""
-
-
-def _written(writer: hdfs_native.FileWriter, chunk: bytes, *_: object) -> int:
-    writer.write(chunk)
-    return len(chunk)
 
 
 def _remote(exc: Exception) -> tuple[str, str]:
@@ -531,8 +562,14 @@ def _remote(exc: Exception) -> tuple[str, str]:
     text = str(exc)
     match = re.match(_RPC_ERROR, text)
     java, message = (match[1].rpartition(".")[2], match[2]) if match else ("", text)
-    first = re.split(r"\\n|\n", message, maxsplit=1)[0].strip()
-    return java, first.replace('\\"', '"') or type(exc).__name__
+    first = re.split(r"\\n|\n", message, maxsplit=1)[0].strip().replace('\\"', '"')
+    return java, _short(first) or type(exc).__name__
+
+
+def _short(message: str) -> str:
+    """Name the DataNodes in a message that holds everything that is known of them."""
+    datanodes = [f"{host}:{port}" for host, port in re.findall(r'ip_addr: "([^"]+)".*?xfer_port: (\d+)', message)]
+    return f"all DataNodes that hold it failed ({', '.join(datanodes)})" if datanodes else message
 
 
 def _patience(namenodes: int) -> dict[str, str]:
@@ -595,6 +632,14 @@ def _status(raw: hdfs_native.FileStatus) -> FileStatus:
         replication=raw.replication or 0,
         block_size=raw.blocksize or 0,
     )
+
+
+def _pieces(data: Iterable[bytes]) -> Iterator[memoryview]:
+    """Yield data in pieces that are small enough for one guarded write."""
+    for chunk in data:
+        view = memoryview(chunk)
+        for start in range(0, len(view), CHUNK_BYTES):
+            yield view[start : start + CHUNK_BYTES]
 
 
 def _file_chunks(local: Path) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,10 +63,13 @@ def report(state: str, diagnostics: str = "") -> ApplicationReport:
     )
 
 
+HERE = SimpleNamespace(configuration=SimpleNamespace(user="me"))
+
+
 def test_stages_are_told_as_yarn_reports_them():
     """Accepted with what it waits for, running with its address, silence with its reason; an end is not a stage."""
     told: list[tuple[str, str]] = []
-    stages = waiting.Stages(None, lambda stage, detail: told.append((stage, detail)))
+    stages = waiting.Stages(HERE, lambda stage, detail: told.append((stage, detail)))
 
     stages.report(report("ACCEPTED", f"{ADDED}Queue's AM resource limit exceeded."))
     stages.report(report("RUNNING"))
@@ -73,7 +77,7 @@ def test_stages_are_told_as_yarn_reports_them():
     stages.report(report("FINISHED"))
 
     assert told == [
-        ("accepted", "queue root.a, waits: the queue's share for ApplicationMasters is used up"),
+        ("accepted", "queue a, waits: the queue's share for ApplicationMasters is used up"),
         ("running", "no tracking URL yet"),
         ("waiting", "for the ResourceManager: no answer from here:8088"),
     ]

@@ -156,6 +156,18 @@ def in_launch_script(value: str) -> str:
     return re.sub(r"([{}])(?=\1)|<(?=[A-Z_]+>)", r'\g<0>""', quoted)
 
 
+def executors_wanted(conf: Mapping[str, str]) -> int:
+    """Return how many executors a configuration asks for, at most.
+
+    References
+    ----------
+    Spark 4, Running Spark on YARN: `spark.executor.instances` is 2 where nothing is set.
+    """
+    dynamic = conf.get("spark.dynamicAllocation.enabled") == "true"
+    most = conf.get("spark.dynamicAllocation.maxExecutors") if dynamic else None
+    return int(most or conf.get("spark.executor.instances", "2"))
+
+
 def _executors(spec: JobSpec) -> dict[str, str | None]:
     """With dynamic allocation the number of executors is the most it may have; without, the number it gets."""
     count = _text(spec.executor.count)

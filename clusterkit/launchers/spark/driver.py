@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from clusterkit.launchers.spark.conf import executors_wanted
 from clusterkit.launchers.spark.jvm import SparkJvm
 from clusterkit.processes import Leashed
 
@@ -87,6 +88,11 @@ class Handover:
         return plain
 
     @property
+    def executors(self) -> int:
+        """How many executors it asks for, at most."""
+        return executors_wanted(self._plan.conf)
+
+    @property
     def stderr_tail(self) -> str:
         """Nothing: the job's standard error is on the cluster."""
         return ""
@@ -153,10 +159,19 @@ class Driver(Handover):
     def wait(self, timeout_s: float) -> int | None:
         """Wait up to `timeout_s` seconds for the job's end and return its exit code, None while it runs."""
         code = self._job.wait(timeout_s)
-        if code is not None:
+        if code is not None and self._jvm.exit_code is None:
             self._drain()
+            self._tell_yarn(code)
             self._jvm.finish(_GOODBYE_S)
         return code
+
+    def _tell_yarn(self, exit_code: int) -> None:
+        """Have a failed job end as a failed application; a JVM that is gone or busy is left to end by itself."""
+        if exit_code != 0 and self.application_id is not None:
+            from clusterkit.launchers.spark import session  # noqa: PLC0415 - loads pyspark, and only after a failure
+
+            with contextlib.suppress(Exception):
+                session.stop_context(self._plan.gateway, exit_code)
 
     def end(self) -> int:
         """End the job and Spark's JVM, and return the job's exit code."""

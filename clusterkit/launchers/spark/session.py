@@ -9,7 +9,7 @@ import atexit
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clusterkit.errors import LaunchError
 from clusterkit.launchers.spark.conf import SESSION_DEFAULTS
@@ -17,6 +17,7 @@ from clusterkit.launchers.spark.jvm import SparkJvm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from pyspark.sql import SparkSession
 
@@ -66,22 +67,43 @@ def start(plan: SparkPlan, *, environ: Mapping[str, str]) -> SparkSession:
         If the JVM ends, or does not answer in time.
     """
     from pyspark import SparkConf, SparkContext  # noqa: PLC0415
-    from pyspark.java_gateway import launch_gateway  # noqa: PLC0415
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
     jvm = SparkJvm(plan, environ=environ)
     atexit.register(jvm.end)
-    port, secret = _connection(jvm, plan)
-    with _in_environment({"PYSPARK_GATEWAY_PORT": port, "PYSPARK_GATEWAY_SECRET": secret}):
-        gateway = launch_gateway()
+    _await_gateway(jvm, plan)
+    gateway = _gateway(plan.gateway)
+    plan.gateway.unlink()
     context = SparkContext(gateway=gateway, conf=SparkConf(_jvm=gateway.jvm))
     return SparkSession(context)
 
 
-def _connection(jvm: SparkJvm, plan: SparkPlan) -> tuple[str, str]:
-    """Read the port and the secret that the JVM wrote for us alone."""
-    from pyspark.serializers import UTF8Deserializer, read_int  # noqa: PLC0415
+def stop_context(gateway: Path, exit_code: int) -> None:
+    """Stop the SparkContext of a job that failed, so that YARN learns of the failure.
 
+    Left to itself the JVM would stop it as if all had gone well, and YARN would report a success.
+
+    Parameters
+    ----------
+    gateway : Path
+        Where the job's JVM wrote how it is reached.
+    exit_code : int
+        The job's exit code.
+    """
+    if not gateway.is_file():
+        return
+    connection = _gateway(gateway)
+    try:
+        companion = getattr(getattr(connection.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
+        context = companion.getActive()
+        if context.isDefined():
+            context.get().stop(exit_code)
+    finally:
+        connection.shutdown_callback_server()
+        connection.close()
+
+
+def _await_gateway(jvm: SparkJvm, plan: SparkPlan) -> None:
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while not plan.gateway.is_file():
         if jvm.wait(_POLL_S) is not None or time.monotonic() > deadline_s:
@@ -91,10 +113,17 @@ def _connection(jvm: SparkJvm, plan: SparkPlan) -> tuple[str, str]:
                 why=jvm.log_tail.strip()[-2000:] or "its JVM did not open a gateway",
                 mend=f"read its log: {plan.driver_log}",
             )
-    with plan.gateway.open("rb") as stream:
+
+
+def _gateway(path: Path) -> Any:
+    """Connect to the JVM that wrote its port and its secret to a file, for us alone to read."""
+    from pyspark.java_gateway import launch_gateway  # noqa: PLC0415
+    from pyspark.serializers import UTF8Deserializer, read_int  # noqa: PLC0415
+
+    with path.open("rb") as stream:
         port, secret = read_int(stream), UTF8Deserializer().loads(stream)
-    plan.gateway.unlink()
-    return str(port), str(secret)
+    with _in_environment({"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": str(secret)}):
+        return launch_gateway()
 
 
 @contextmanager

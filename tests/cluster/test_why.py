@@ -493,8 +493,11 @@ def test_resource_manager_that_is_gone(small, clusterkit_cli, tmp_path):
         f"import os, signal\nos.kill({manager.pid}, signal.SIGKILL)\n"
         "from pyspark.sql import SparkSession\nSparkSession.builder.getOrCreate()\n"
     )
-    patience = "spark.hadoop.yarn.resourcemanager.connect.max-wait.ms=1000"
-    arguments = ("--cluster", "small", "--queue", "a", *SMALL, "--conf", patience, str(job))
+    patience = (
+        *("--conf", "spark.hadoop.yarn.resourcemanager.connect.max-wait.ms=1000"),
+        *("--conf", "spark.hadoop.ipc.client.connect.max.retries=1"),
+    )
+    arguments = ("--cluster", "small", "--queue", "a", *SMALL, *patience, str(job))
     try:
         under_the_job = clusterkit_cli("submit", *arguments)
         eventually(lambda: not manager.alive, "the ResourceManager is dead")

@@ -42,11 +42,11 @@ def shared(cluster):
 
 @pytest.fixture(scope="module")
 def indexed(fresh_cluster):
-    """Return a cluster of two nodes that writes the indexed format."""
+    """Return a cluster that writes the indexed format."""
     made = fresh_cluster("indexed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "Site", partial(site.Site, extra=site.Extra(yarn=INDEXED)))
-        made.up(ClusterSpec(name="indexed", nodes=2))
+        made.up(ClusterSpec(name="indexed"))
     return made
 
 
@@ -106,16 +106,24 @@ def test_tfile_as_logs_cli_prints_it(cluster, shared, ended):
 
 
 def test_indexed_as_logs_cli_prints_it(indexed, submit_shell):
-    """In the indexed format, and from two nodes, too."""
+    """In the indexed format, and from several nodes, too."""
     client = indexed.cluster()
     application_id = collected(client, submit_shell(client, EVERYTHING, attempts=2))
-    expected = logs_cli(indexed, "-applicationId", application_id)
-    assert printed(client, application_id) == expected
-    nodes = {file.node for file in client.logs.files(application_id)}
-    assert len(nodes) == 2
-    container_id = next(file.container_id for file in client.logs.files(application_id))
+    copy_to_another_node(client, application_id)
+    assert printed(client, application_id) == logs_cli(indexed, "-applicationId", application_id)
+    files = list(client.logs.files(application_id))
+    assert {file.node for file in files} > {"another-node_1"}
+    container_id = files[0].container_id
     expected = logs_cli(indexed, "-applicationId", application_id, "-containerId", container_id, "-log_files", "big")
     assert printed(client, application_id, containers=[container_id], names=["big"]) == expected
+
+
+def copy_to_another_node(client, application_id):
+    """Put a copy of a node's file where another node's would be: which nodes an application gets is up to YARN."""
+    root = f"{client.configuration.get('yarn.nodemanager.remote-app-log-dir')}/{client.configuration.user}"
+    directory = f"{root}/bucket-logs-ifile/{application_id[-4:]}/{application_id}"
+    file = next(client.hdfs.list(directory))
+    client.hdfs.write(f"{directory}/another-node_1", client.hdfs.chunks(file.path))
 
 
 def test_selection_as_logs_cli_prints_it(cluster, shared, ended):

@@ -14,7 +14,7 @@ import msgspec
 from clusterkit import processes
 from clusterkit.embedded import applications, background, changes, class_data, intent, jars, marks, name_space, start
 from clusterkit.embedded import state as states
-from clusterkit.embedded.daemons import JOURNALNODE, NODEMANAGER, RESOURCEMANAGER, ZOOKEEPER
+from clusterkit.embedded.daemons import DATANODE, JOURNALNODE, NODEMANAGER, RESOURCEMANAGER, ZOOKEEPER
 from clusterkit.embedded.layout import Layout, make_private, write_private
 from clusterkit.embedded.plan import Plan
 from clusterkit.embedded.plan import plan as make_plan
@@ -259,12 +259,16 @@ class EmbeddedCluster:
         if found.start:
             said("starting", _listed(launch.name for launch in found.start))
         fresh = name_space.needs_format(planned)
-        later = name_space.needed_by(planned) if fresh else frozenset()
-        first = [launch for launch in found.start if launch.name not in later]
+        last = tuple(launch for launch in found.start if launch.role in {DATANODE, NODEMANAGER})
+        later = tuple(launch for launch in found.start if fresh and launch.role in name_space.NEEDED_BY)
+        first = tuple(launch for launch in found.start if launch not in (*last, *later))
         started = [*staying, *(start.spawn(planned, launch, options) for launch in first)]
         if fresh:
             name_space.make(planned, started, options)
-            started += [start.spawn(planned, launch, options) for launch in found.start if launch.name in later]
+        started += [start.spawn(planned, launch, options) for launch in later]
+        if last:
+            start.wait_for_namenodes(planned, started)
+        started += [start.spawn(planned, launch, options) for launch in last]
         start.wait_ready(planned, started, said if found.start else _silent)
         if fresh:
             name_space.make_directories(planned)

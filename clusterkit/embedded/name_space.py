@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from clusterkit.embedded.plan import Launch, Plan
 
+NEEDED_BY = frozenset({NAMENODE, ZKFC})
+"""The daemons that cannot be started before there is a name space."""
+
 _TIMEOUT_S = 120.0
 _MAKER = "name-space"
 _HAD_ALREADY = 2
@@ -44,11 +47,6 @@ def needs_format(plan: Plan) -> bool:
         cluster=plan.layout.name,
         path=gone,
     )
-
-
-def needed_by(plan: Plan) -> frozenset[str]:
-    """Return the daemons that cannot be started before there is a name space."""
-    return frozenset(launch.name for launch in plan.launches if launch.role in {NAMENODE, ZKFC})
 
 
 def make(plan: Plan, started: Iterable[start.Starting], options: tuple[str, ...]) -> None:

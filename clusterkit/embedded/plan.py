@@ -129,6 +129,7 @@ class Plan:
             f"{self.state.java_home}/bin/java",
             f"-Xmx{launch.role.heap_mib}m",
             *_JVM,
+            *(() if launch.role is NODEMANAGER else _NO_TLS),
             *options,
             f"-Djava.io.tmpdir={self.layout.temporary_of(launch.name)}",
             f"-XX:ErrorFile={self.layout.logs}/{launch.name}-crash-%p.log",
@@ -181,6 +182,9 @@ _JVM = (
     "-Djava.net.preferIPv4Stack=true",
     "--add-opens=java.base/java.lang=ALL-UNNAMED",
 )
+
+_NO_TLS = ("-Djavax.net.ssl.trustStore=NONE",)
+"""Masters and DataNodes talk to each other only, in the clear: no start need read the JDK's 140 certificates."""
 
 _INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title></head>

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clusterkit.embedded import background, jars, layout, marks, name_space, start, state
 from clusterkit.embedded import cluster as clusters
-from clusterkit.embedded import jars, layout, marks, name_space, start, state
 from clusterkit.embedded.cluster import EmbeddedCluster
 from clusterkit.errors import ClusterError
 
@@ -37,6 +37,9 @@ read -r _ <&3
 """
 
 
+WAIT_READY = start.wait_ready
+
+
 @pytest.fixture
 def java_home(tmp_path) -> Path:
     """Return the home of a Java whose daemons do nothing until they are ended."""
@@ -57,8 +60,9 @@ def idle(tmp_path, java_home, monkeypatch):
     lib = tmp_path / "lib"
     lib.mkdir()
     monkeypatch.setattr(jars, "fetch", lambda *_: lib)
-    monkeypatch.setattr(clusters.EmbeddedCluster, "_build", lambda *_: None)
+    monkeypatch.setattr(background, "build", lambda *_: None)
     monkeypatch.setattr(start, "wait_ready", start_check_only)
+    monkeypatch.setattr(start, "wait_for_namenodes", start.check_alive)
     monkeypatch.setattr(name_space, "make_directories", lambda _: None)
     cluster = EmbeddedCluster("idle", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", java_home=java_home)
     yield cluster
@@ -166,10 +170,7 @@ def test_second_process_of_a_daemon_is_ended(idle):
 @pytest.mark.parametrize("broken", ["datanode-1", "nodemanager-1"])
 def test_daemon_that_dies_is_named_at_once(idle, java_home, monkeypatch, broken):
     """A daemon that ends while it starts is named with what its log says and one next step, within 2 s of its end."""
-    monkeypatch.undo()
-    lib = idle.layout.clusters.parent.parent / "lib"
-    monkeypatch.setattr(jars, "fetch", lambda *_: lib)
-    monkeypatch.setattr(clusters.EmbeddedCluster, "_build", lambda *_: None)
+    monkeypatch.setattr(start, "wait_ready", WAIT_READY)
     log = idle.layout.log_of(broken)
     script = _JAVA.replace("BROKEN", broken).replace("$LOG", str(log))
     (java_home / "bin" / "java").write_text(script)

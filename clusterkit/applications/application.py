@@ -217,6 +217,13 @@ class Application:
         if application_id is not None:
             self._id = application_id
             self.cluster.resource_manager.kill(application_id)
+            self._record_kill()
+
+    def _record_kill(self) -> None:
+        """Complete the report of an application that we killed; nobody else will."""
+        last = self._settled() if self._recording is not None else None
+        if last is not None and self._recording is not None:
+            self._recording.close(last, exit_codes.KILLED, None, self._driver.stderr_tail if self._driver else "")
 
     def why(self, outcome: Outcome | None = None) -> Cause:
         """Return the probable cause of its failure, or of its wait.

@@ -7,6 +7,9 @@ import re
 _USER_EXIT = re.compile(r"User application exited with (?:status )?(\d+)")
 _AM_EXIT = re.compile(r"AM Container for \S+ exited with\s+exitCode: (-?\d+)")
 
+KILLED = 143
+"""What stands for the exit code of an application that was killed (128 + SIGTERM)."""
+
 _SPARK_SPECIFIC = range(10, 17)
 
 
@@ -38,7 +41,7 @@ def from_report(final_status: str, diagnostics: str) -> int:
     if final_status == "SUCCEEDED":
         return 0
     if final_status == "KILLED":
-        return 143
+        return KILLED
     if match := _USER_EXIT.search(diagnostics):
         return int(match[1]) or 1
     if (match := _AM_EXIT.search(diagnostics)) and int(match[1]) > 0 and int(match[1]) not in _SPARK_SPECIFIC:

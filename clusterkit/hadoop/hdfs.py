@@ -124,6 +124,7 @@ class Hdfs:
 
     def __init__(self, configuration: Configuration) -> None:
         self.uri = configuration.default_fs
+        self.user = configuration.user
         self._namenodes = configuration.namenodes
         self._settings = configuration.expanded() | _patience(len(self._namenodes))
         self._connected: hdfs_native.Client | None = None

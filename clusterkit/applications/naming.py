@@ -58,7 +58,7 @@ def _unclear(text: str, found: list[str]) -> ApplicationError:
     return ApplicationError(
         f"it is not clear which application {text} is",
         why=f"the ResourceManager knows {' and '.join(found)}",
-        mend="give the whole id",
+        mend="give the whole id, as `clusterkit app ls --all` prints it",
     )
 
 

@@ -259,16 +259,17 @@ class EmbeddedCluster:
         if found.start:
             said("starting", _listed(launch.name for launch in found.start))
         fresh = name_space.needs_format(planned)
-        last = tuple(launch for launch in found.start if launch.role in {DATANODE, NODEMANAGER})
-        later = tuple(launch for launch in found.start if fresh and launch.role in name_space.NEEDED_BY)
-        first = tuple(launch for launch in found.start if launch not in (*last, *later))
+        later = name_space.NEEDED_BY if fresh else frozenset()
+        first = [launch for launch in found.start if launch.role not in {*later, DATANODE, NODEMANAGER}]
         started = [*staying, *(start.spawn(planned, launch, options) for launch in first)]
         if fresh:
             name_space.make(planned, started, options)
-        started += [start.spawn(planned, launch, options) for launch in later]
-        if last:
-            start.wait_for_namenodes(planned, started)
-        started += [start.spawn(planned, launch, options) for launch in last]
+        started += [start.spawn(planned, launch, options) for launch in found.start if launch.role in later]
+        for role, purpose in ((NODEMANAGER, "http"), (DATANODE, "rpc")):
+            nodes = [launch for launch in found.start if launch.role is role]
+            if nodes:
+                start.wait_for_namenodes(planned, started, purpose)
+            started += [start.spawn(planned, launch, options) for launch in nodes]
         start.wait_ready(planned, started, said if found.start else _silent)
         if fresh:
             name_space.make_directories(planned)

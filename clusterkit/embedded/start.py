@@ -123,8 +123,8 @@ def wait_ready(plan: Plan, started: Iterable[Starting], said: Said) -> None:
         stop.set()
 
 
-def wait_for_namenodes(plan: Plan, started: Iterable[Starting]) -> None:
-    """Wait until the NameNodes among these daemons answer; the nodes are better started then than before.
+def wait_for_namenodes(plan: Plan, started: Iterable[Starting], purpose: str) -> None:
+    """Wait until the NameNodes among these daemons listen on a port: `http` about half-way, `rpc` near the end.
 
     A DataNode that meets a NameNode which listens but has not quite started sleeps for 5 s before it asks again, and
     on two processors four daemons at once would only hold each other up.
@@ -135,13 +135,14 @@ def wait_for_namenodes(plan: Plan, started: Iterable[Starting]) -> None:
         As soon as one of the daemons ended, or when a NameNode does not answer in time.
     """
     everyone = tuple(started)
+    answers = probe.answers_rpc if purpose in NAMENODE.rpc else probe.accepts
     deadline = time.monotonic() + _TIMEOUT_S
     for daemon in everyone:
         if daemon.launch.role is NAMENODE:
-            while not probe.answers_rpc(plan.host, daemon.launch.ports["rpc"]):
+            while not answers(plan.host, daemon.launch.ports[purpose]):
                 check_alive(plan, everyone)
                 if time.monotonic() > deadline:
-                    raise _not_ready(plan, daemon.launch.name, "an answer on its rpc port", daemon.logs)
+                    raise _not_ready(plan, daemon.launch.name, f"its {purpose} port", daemon.logs)
                 time.sleep(_POLL_S)
 
 

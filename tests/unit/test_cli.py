@@ -25,7 +25,18 @@ from clusterkit.settings.table import TABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-HEAVY = ("hdfs_native", "httpcore", "msgspec", "platformdirs", "psutil", "pyarrow", "pyspark", "rich", "tomlkit", "yaml")
+HEAVY = (
+    "hdfs_native",
+    "httpcore",
+    "msgspec",
+    "platformdirs",
+    "psutil",
+    "pyarrow",
+    "pyspark",
+    "rich",
+    "tomlkit",
+    "yaml",
+)
 
 
 def clusterkit_command(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import msgspec
 from clusterkit import processes
 from clusterkit.embedded import applications, background, changes, class_data, intent, jars, marks, name_space, start
 from clusterkit.embedded import state as states
-from clusterkit.embedded.daemons import DATANODE, JOURNALNODE, NODEMANAGER, RESOURCEMANAGER, ZOOKEEPER
+from clusterkit.embedded.daemons import DATANODE, JOURNALNODE, NAMENODE, NODEMANAGER, RESOURCEMANAGER, ZOOKEEPER
 from clusterkit.embedded.layout import Layout, make_private, write_private
 from clusterkit.embedded.plan import Plan
 from clusterkit.embedded.plan import plan as make_plan
@@ -38,6 +38,12 @@ _GRACE_S = 10.0
 _UNMANAGED_GRACE_S = 0.5  # a NodeManager that finds no ResourceManager to say goodbye to would try for long
 _LOCK_TIMEOUT_S = 300.0
 _SWEEPS = 5
+
+_NODES = frozenset({DATANODE, NODEMANAGER})
+"""Started once a NameNode answers: on two processors, four daemons at once would only hold each other up.
+
+A DataNode that met a NameNode which listens but has not quite started would sleep for 5 s before it asks again.
+"""
 
 
 def _silent(stage: str, detail: str) -> None:
@@ -260,16 +266,15 @@ class EmbeddedCluster:
             said("starting", _listed(launch.name for launch in found.start))
         fresh = name_space.needs_format(planned)
         later = name_space.NEEDED_BY if fresh else frozenset()
-        first = [launch for launch in found.start if launch.role not in {*later, DATANODE, NODEMANAGER}]
+        first = [launch for launch in found.start if launch.role not in later | _NODES]
+        nodes = [launch for launch in found.start if launch.role in _NODES]
         started = [*staying, *(start.spawn(planned, launch, options) for launch in first)]
         if fresh:
             name_space.make(planned, started, options)
         started += [start.spawn(planned, launch, options) for launch in found.start if launch.role in later]
-        for role, purpose in ((NODEMANAGER, "http"), (DATANODE, "rpc")):
-            nodes = [launch for launch in found.start if launch.role is role]
-            if nodes:
-                start.wait_for_namenodes(planned, started, purpose)
-            started += [start.spawn(planned, launch, options) for launch in nodes]
+        if nodes:
+            start.wait_for(planned, started, NAMENODE, "rpc")
+        started += [start.spawn(planned, launch, options) for launch in nodes]
         start.wait_ready(planned, started, said if found.start else _silent)
         if fresh:
             name_space.make_directories(planned)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clusterkit import processes
 from clusterkit.embedded import failure, probe
-from clusterkit.embedded.daemons import NAMENODE, NODEMANAGER
+from clusterkit.embedded.daemons import NODEMANAGER
 from clusterkit.embedded.layout import make_private, write_private
 from clusterkit.embedded.readiness import checks
 from clusterkit.errors import ClusterError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from clusterkit.embedded.daemons import Role
     from clusterkit.embedded.plan import Launch, Plan
     from clusterkit.processes import ProcessIdentity
 
@@ -123,23 +124,20 @@ def wait_ready(plan: Plan, started: Iterable[Starting], said: Said) -> None:
         stop.set()
 
 
-def wait_for_namenodes(plan: Plan, started: Iterable[Starting], purpose: str) -> None:
-    """Wait until the NameNodes among these daemons listen on a port: `http` about half-way, `rpc` near the end.
-
-    A DataNode that meets a NameNode which listens but has not quite started sleeps for 5 s before it asks again, and
-    on two processors four daemons at once would only hold each other up.
+def wait_for(plan: Plan, started: Iterable[Starting], role: Role, purpose: str) -> None:
+    """Wait until those of these daemons that have a role listen on one of their ports.
 
     Raises
     ------
     ClusterError
-        As soon as one of the daemons ended, or when a NameNode does not answer in time.
+        As soon as one of the daemons ended, or when one does not listen in time.
     """
     everyone = tuple(started)
-    answers = probe.answers_rpc if purpose in NAMENODE.rpc else probe.accepts
+    ask = probe.answers_rpc if purpose in role.rpc else probe.accepts
     deadline = time.monotonic() + _TIMEOUT_S
     for daemon in everyone:
-        if daemon.launch.role is NAMENODE:
-            while not answers(plan.host, daemon.launch.ports[purpose]):
+        if daemon.launch.role is role:
+            while not ask(plan.host, daemon.launch.ports[purpose]):
                 check_alive(plan, everyone)
                 if time.monotonic() > deadline:
                     raise _not_ready(plan, daemon.launch.name, f"its {purpose} port", daemon.logs)

@@ -62,7 +62,7 @@ def idle(tmp_path, java_home, monkeypatch):
     monkeypatch.setattr(jars, "fetch", lambda *_: lib)
     monkeypatch.setattr(background, "build", lambda *_: None)
     monkeypatch.setattr(start, "wait_ready", start_check_only)
-    monkeypatch.setattr(start, "wait_for_namenodes", lambda plan, started, _: start.check_alive(plan, started))
+    monkeypatch.setattr(start, "wait_for", lambda plan, started, *_: start.check_alive(plan, started))
     monkeypatch.setattr(name_space, "make_directories", lambda _: None)
     cluster = EmbeddedCluster("idle", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", java_home=java_home)
     yield cluster

@@ -13,7 +13,9 @@ import pytest
 from clusterkit.embedded import class_data, class_data_builder
 from clusterkit.hadoop.java import Java
 
-JAVA = """#!{python} -I
+JAVA = """#!/bin/sh
+'''exec' "{python}" -I "$0" "$@"  # a path with spaces fits into no first line
+' '''
 import pathlib, sys, time
 home = pathlib.Path({home!r})
 options = dict(word.split("=", 1) if "=" in word else (word, None) for word in sys.argv[1:])

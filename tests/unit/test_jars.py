@@ -25,7 +25,9 @@ CONTENTS = {
     "org.two:gamma:3.1": b"",
 }
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin"
-MAVEN = """#!{python} -I
+MAVEN = """#!/bin/sh
+'''exec' "{python}" -I "$0" "$@"  # a path with spaces fits into no first line
+' '''
 import pathlib, re, sys
 home = pathlib.Path({home!r})
 home.joinpath("runs").open("a").write("run\\n")

@@ -6,6 +6,6 @@ import signal
 
 
 def pytest_configure() -> None:
-    """Take SIGINT as a terminal would send it: a shell that runs us in the background has it ignored, by us and ours."""
+    """Take SIGINT as a terminal sends it: a shell that runs us in the background has it ignored, by ours too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

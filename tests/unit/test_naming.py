@@ -61,7 +61,7 @@ def test_a_number_that_an_earlier_one_still_runs_under():
     assert str(caught.value) == (
         "it is not clear which application 2 is\n"
         "  Why:  the ResourceManager knows application_2000_0002 and application_1000_0002\n"
-        "  Mend: give the whole id"
+        "  Mend: give the whole id, as `clusterkit app ls --all` prints it"
     )
 
 

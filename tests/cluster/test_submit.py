@@ -116,6 +116,35 @@ def test_an_application_ends_with_a_client_that_was_killed(cluster, clusterkit_c
     eventually(lambda: not any(driver.alive for driver in drivers), timeout_s=10)
 
 
+def test_secrets_are_nowhere_to_be_read(cluster, clusterkit_cli, yarn, tmp_path):
+    """The value of a secret is in no argument of any process, no log, here or on the nodes, and no report."""
+    canary = "hunter2-canary-0451"
+    options = ("--properties-file", str(tmp_path / "conf"))
+    (tmp_path / "conf").write_text(f"spark.hadoop.my.password={canary}\n")
+    settings = tmp_path / "clusterkit.toml"
+    settings.write_text(f'[spark.conf]\n"spark.hadoop.fs.s3a.secret.key" = "{canary}"\n')
+    settings.chmod(0o600)
+
+    with running(clusterkit_cli, tmp_path, *options, cwd=tmp_path) as (process, application_id):
+        eventually(lambda: yarn.resource_manager.application(application_id).running_containers == 2, timeout_s=60)
+        arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    process.communicate(timeout=60)
+    eventually(lambda: yarn.resource_manager.application(application_id).ended, timeout_s=60)
+
+    launches = sorted((clusterkit_cli.data_dir / "launches").iterdir(), key=lambda path: path.stat().st_mtime)
+    told = {
+        "arguments": b"".join(arguments),
+        "driver log": (launches[-1] / "driver.log").read_bytes(),
+        "jvm": (launches[-1] / "jvm.err").read_bytes(),
+        "logs": clusterkit_cli("app", "logs", application_id).stdout.encode(),
+        "report": clusterkit_cli("app", "show", "--json", application_id).stdout.encode(),
+        "dry run": clusterkit_cli("submit", "--dry-run", str(JOBS / "wait.py"), cwd=tmp_path).stdout.encode(),
+    }
+    assert canary in (launches[-1] / "spark.properties").read_text()
+    assert all(text for place, text in told.items() if place != "jvm")
+    assert {place for place, text in told.items() if canary.encode() in text} == set()
+
+
 def test_a_detached_job_goes_on_by_itself(cluster, clusterkit_cli, yarn, tmp_path):
     """--detach prints the application's id alone, and the job runs to its end in cluster mode."""
     job = tmp_path / "detached.py"
@@ -246,12 +275,13 @@ def test_a_bad_request_is_refused_in_three_lines(cluster, clusterkit_cli, tmp_pa
 class running:  # noqa: N801 - reads as a statement
     """A submitted job that waits; the file it waits for is removed at the end, whatever happened."""
 
-    def __init__(self, clusterkit_cli, tmp_path):
+    def __init__(self, clusterkit_cli, tmp_path, *options, cwd=None):
         self._flag = tmp_path / "wait"
         self._flag.touch()
         self._process = subprocess.Popen(
-            clusterkit_cli.argv("submit", *SMALL, str(JOBS / "wait.py"), str(self._flag)),
+            clusterkit_cli.argv("submit", *SMALL, *options, str(JOBS / "wait.py"), str(self._flag)),
             env=clusterkit_cli.environment,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from clusterkit.errors import ClusterError
+from clusterkit.errors import ClusterError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -317,6 +317,7 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
     from clusterkit.launchers.spark.home import find_spark  # noqa: PLC0415
     from clusterkit.launchers.spark.launcher import jvm_options  # noqa: PLC0415
     from clusterkit.launchers.spark.plan import Jvm, machine_defaults, plan_spark  # noqa: PLC0415
+    from clusterkit.settings.table import BY_KEY  # noqa: PLC0415
 
     spark = find_spark(settings.spark.home).view(settings.cache_dir)
     java = find_java(settings.java_home, environ)
@@ -337,7 +338,11 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
         directory=settings.data_dir / "launches" / f"clusterkit-{secrets.token_hex(8)}",
         machine_defaults=machine_defaults(environ),
     )
-    preflight.check(planned, cluster.resource_manager)
+    try:
+        preflight.check(planned, cluster.resource_manager)
+    except SpecError as exc:
+        place = settings.origin(exc.key).place if exc.key in BY_KEY else ""
+        raise (exc.at(place) if place else exc) from exc
     embedded = next((each for each in _embedded(settings) if each.conf == cluster.conf_dir), None)
     return Prepared(planned, cluster, archive, settings.hdfs_root, embedded)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -188,8 +189,9 @@ def test_environment_serves_stock_clients(up, cli, tmp_path):
     script = tmp_path / "list.py"
     script.write_text("import hdfs_native; print([f.path for f in hdfs_native.Client().list_status('/')])")
     lib = json.loads(up.layout.state.read_text())["lib"]
-    shell = f"""eval "$({sys.executable} -m clusterkit cluster env --name own)"
-{sys.executable} {script}
+    python = shlex.quote(sys.executable)
+    shell = f"""eval "$({python} -m clusterkit cluster env --name own)"
+{python} {script}
 "$JAVA_HOME/bin/java" -cp "$HADOOP_CONF_DIR:{lib}/*" org.apache.hadoop.fs.FsShell -ls /"""
     done = subprocess.run(
         ["/bin/bash", "-ec", shell], env=cli.environment, capture_output=True, text=True, timeout=60, check=False

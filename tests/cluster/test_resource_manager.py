@@ -80,7 +80,7 @@ def test_a_running_application(client, running):
     assert report.submitted <= report.launched
     found = resource_manager.applications(states=["ACCEPTED"], user=report.user, tags=["FIRST"], types=["SHELL"])
     assert [each.id for each in found] == [running]
-    assert resource_manager.kill(running) in {"KILLING", "KILLED"}
+    assert resource_manager.kill(running) in {"ACCEPTED", "KILLING", "KILLED"}  # YARN may answer before it acts
     wait_for("its end", lambda: resource_manager.application(running).ended)
     ended = resource_manager.application(running)
     assert (ended.state, ended.final_status, ended.allocated) == ("KILLED", "KILLED", Resources(0, 0))
@@ -99,7 +99,7 @@ def test_its_container_on_the_node(client, running):
         1,
         None,
     )
-    assert [each.id for each in node_manager.containers()] == [container.id]
+    assert container.id in [each.id for each in node_manager.containers()]
     assert node_manager.application_state(running) == "RUNNING"
     assert {"prelaunch.out", "launch_container.sh"} <= {log.name for log in node_manager.logs(container.id)}
     assert node_manager.info()["id"] == container.node

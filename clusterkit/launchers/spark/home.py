@@ -11,7 +11,7 @@ import importlib.util
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterkit.errors import LaunchError
@@ -35,12 +35,15 @@ class SparkHome:
         The Scala version it was built for.
     python : Path or None
         The directory to put on a Python path so that `import pyspark` finds this version, byte code included.
+    python_archives : tuple of Path
+        The same modules zipped, as Spark ships them to nodes that have none.
     """
 
     path: Path
     version: str
     scala: str
     python: Path | None
+    python_archives: tuple[Path, ...] = ()
 
     @property
     def jars(self) -> Path:
@@ -64,7 +67,7 @@ class SparkHome:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         _link(home / "jars", self.jars)
         _write_spark_submit(home / "bin" / "spark-submit", self.path)
-        return SparkHome(home, self.version, self.scala, self.python)
+        return replace(self, path=home)
 
 
 def find_spark(home: Path | None = None) -> SparkHome:
@@ -90,7 +93,8 @@ def find_spark(home: Path | None = None) -> SparkHome:
             mend="set spark.home to a Spark installation, or install the extra: pip install 'clusterkit[spark]'",
         )
     _check_version(match["version"], path)
-    return SparkHome(path, match["version"], match["scala"], _python_directory(path))
+    archives = tuple(sorted((path / "python" / "lib").glob("*.zip")))
+    return SparkHome(path, match["version"], match["scala"], _python_directory(path), archives)
 
 
 def _pyspark_package() -> Path:

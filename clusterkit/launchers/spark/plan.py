@@ -377,6 +377,8 @@ def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython
         environment |= _gateway_environment(directory)
     if python.packages is not None:
         environment["PYSPARK_ARCHIVES_PATH"] = f"local:{quote(str(python.packages))}"
+    elif spark.python_archives:
+        environment["PYSPARK_ARCHIVES_PATH"] = ",".join(path.as_uri() for path in spark.python_archives)
     if site.loopback:
         environment["SPARK_LOCAL_IP"] = "127.0.0.1"
     return environment

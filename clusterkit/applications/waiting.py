@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Listener = Callable[[str, str], None]
 
 _UI_INTERVAL_S = 1.0
+_UI_PATIENCE_S = 8.0  # the first question costs the driver a second of class loading: a short job is spared it
 _LIMITS = (
     (
         re.compile(r"User's AM resource limit exceeded"),
@@ -69,6 +70,7 @@ class Stages:
         self._executors = executors
         self._ui = spark_ui.SparkUi(cluster.configuration.user)
         self._asked_s = 0.0
+        self._running_s = 0.0
 
     def report(self, report: ApplicationReport) -> None:
         """Tell the stage that a report shows."""
@@ -91,6 +93,9 @@ class Stages:
 
     def _progress(self, report: ApplicationReport) -> SparkProgress | None:
         now_s = time.monotonic()
+        self._running_s = self._running_s or now_s
+        if now_s - self._running_s < _UI_PATIENCE_S:
+            return None
         if report.type == "SPARK" and report.tracking_url and now_s - self._asked_s >= _UI_INTERVAL_S:
             self._asked_s = now_s
             self._ui.refresh(report.tracking_url, report.id)

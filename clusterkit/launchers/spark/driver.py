@@ -133,6 +133,7 @@ class Driver(Handover):
         super().__init__(plan, environ=environ)
         output = output or Output()
         self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECES)
+        self._farewell: threading.Thread | None = None
         self._job = Leashed(
             plan.job_argv,
             env=_job_environment(plan, environ) | {"CLUSTERKIT_GATEWAY_PID": str(self._jvm.pid)},
@@ -159,11 +160,16 @@ class Driver(Handover):
     def wait(self, timeout_s: float) -> int | None:
         """Wait up to `timeout_s` seconds for the job's end and return its exit code, None while it runs."""
         code = self._job.wait(timeout_s)
-        if code is not None and self._jvm.exit_code is None:
+        if code is not None and self._farewell is None:
             self._drain()
-            self._tell_yarn(code)
-            self._jvm.finish(_GOODBYE_S)
+            self._farewell = threading.Thread(target=self._finish_jvm, args=(code,), name="clusterkit-farewell")
+            self._farewell.start()
         return code
+
+    def _finish_jvm(self, exit_code: int) -> None:
+        """Let Spark's JVM end by itself, beside whatever is done with the exit code; the process ends after it has."""
+        self._tell_yarn(exit_code)
+        self._jvm.finish(_GOODBYE_S)
 
     def _tell_yarn(self, exit_code: int) -> None:
         """Have a failed job end as a failed application; a JVM that is gone or busy is left to end by itself."""
@@ -176,6 +182,8 @@ class Driver(Handover):
     def end(self) -> int:
         """End the job and Spark's JVM, and return the job's exit code."""
         code = self._job.end()
+        if self._farewell is not None:
+            self._farewell.join()
         self._jvm.end()
         self._drain()
         return code

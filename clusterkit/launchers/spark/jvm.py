@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clusterkit.launchers.spark.plan import SparkPlan
 
 _TAIL_BYTES = 65536
-_SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
+_SUBMITTED = re.compile(r"(?:Submitted application|Failed to submit) (application_\d+_\d+)")
 _UPLOADING = re.compile(r"Uploading resource (\S+) ->")
 _EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 

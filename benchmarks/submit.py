@@ -69,9 +69,13 @@ class Cluster:
         return {**dict(pairs), "PYSPARK_PYTHON": str(harness.PYTHON), "SPARK_HOME": str(_spark_home())}
 
     def __enter__(self) -> Self:
-        subprocess.run(self.command("cluster", "up"), env=self.environment, check=True)
-        self.ours("small.py")
-        _wait_for_archive()
+        try:
+            subprocess.run(self.command("cluster", "up"), env=self.environment, check=True)
+            self.ours("small.py")
+            _wait_for_archive()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

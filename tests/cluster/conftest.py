@@ -41,13 +41,7 @@ class CommandLine:
         """The environment it runs in: ours, without what would choose a cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLUSTERKIT_", "HADOOP_"))}
         cache_dir = str(settings.load().cache_dir)  # the jars are shared with the user's own clusters
-        return {
-            **kept,
-            "CLUSTERKIT_DATA_DIR": str(self.data_dir),
-            "CLUSTERKIT_CACHE_DIR": cache_dir,
-            # Spark 4.3.0 adds a filter to its UI while it attaches the pages: now and then a driver dies of that.
-            "CLUSTERKIT_SPARK_CONF": "spark.ui.enabled=false",
-        }
+        return {**kept, "CLUSTERKIT_DATA_DIR": str(self.data_dir), "CLUSTERKIT_CACHE_DIR": cache_dir}
 
     def __call__(
         self,

@@ -76,6 +76,23 @@ def test_a_job_finds_everything_that_was_sent_along(cluster, clusterkit_cli, att
     assert "running" in done.stderr
 
 
+def test_the_pages_of_the_driver_are_attached_after_the_filter_of_yarn(cluster, clusterkit_cli, tmp_path):
+    """Spark 4.3.0 dies now and then when both happen at once: the driver waits for the filter, and serves its pages."""
+    job = tmp_path / "pages.py"
+    job.write_text(
+        "import os, urllib.request\n"
+        "from pyspark.sql import SparkSession\n"
+        "spark = SparkSession.builder.getOrCreate()\n"
+        "log = open(os.environ['_CLUSTERKIT_DRIVER_LOG']).read()\n"
+        "print('Add WebUI Filter' in log.partition('clusterkit.FilterBeforePages')[0])\n"
+        "print(urllib.request.urlopen(spark.sparkContext.uiWebUrl + '/api/v1/version').status)\n"
+    )
+
+    done = clusterkit_cli("submit", *SMALL, str(job))
+
+    assert (done.returncode, done.stdout) == (0, "True\n200\n"), done.stderr
+
+
 def test_plain_python_needs_no_application(cluster, clusterkit_cli, tmp_path):
     """A job that never asks for Spark runs, its exit code is the command's, and it reads our standard input."""
     job = tmp_path / "plain.py"

@@ -61,8 +61,8 @@ def test_spark_submit_of_a_view_hands_on_the_gateway(spark, tmp_path):
     view = find_spark(spark("4.3.0")).view(tmp_path / "cache")
     (tmp_path / "gateway").write_bytes(b"\0\0\1\2secret")
     variables = {
-        "CLUSTERKIT_GATEWAY": str(tmp_path / "gateway"),
-        "CLUSTERKIT_GATEWAY_PID": str(os.getpid()),
+        "_CLUSTERKIT_GATEWAY": str(tmp_path / "gateway"),
+        "_CLUSTERKIT_GATEWAY_PID": str(os.getpid()),
         "_PYSPARK_DRIVER_CONN_INFO_PATH": str(tmp_path / "handed on"),
     }
 
@@ -83,7 +83,7 @@ def test_spark_submit_of_a_view_fails_with_its_jvm(spark, tmp_path):
     view = find_spark(spark("4.3.0")).view(tmp_path / "cache")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    variables = {"CLUSTERKIT_GATEWAY": str(tmp_path / "none"), "CLUSTERKIT_GATEWAY_PID": str(ended.pid)}
+    variables = {"_CLUSTERKIT_GATEWAY": str(tmp_path / "none"), "_CLUSTERKIT_GATEWAY_PID": str(ended.pid)}
 
     done = subprocess.run(
         [view.path / "bin" / "spark-submit"],

@@ -60,8 +60,8 @@ def test_the_whole_environment_of_a_job_on_this_machine(tmp_path, job):
     plan = planned(JobSpec(job=job, name="job", env_vars={"TZ": "UTC"}), tmp_path)
 
     assert plan.environment == {
-        "CLUSTERKIT_DRIVER_LOG": f"{tmp_path}/clusterkit-0001/driver.log",
-        "CLUSTERKIT_GATEWAY": f"{tmp_path}/clusterkit-0001/gateway",
+        "_CLUSTERKIT_DRIVER_LOG": f"{tmp_path}/clusterkit-0001/driver.log",
+        "_CLUSTERKIT_GATEWAY": f"{tmp_path}/clusterkit-0001/gateway",
         "HADOOP_CONF_DIR": str(tmp_path),
         "PYSPARK_ARCHIVES_PATH": "local:/venv/site-packages",
         "PYSPARK_DRIVER_PYTHON": sys.executable,
@@ -133,6 +133,22 @@ def test_the_archive_of_classes_reaches_every_jvm_unless_the_user_has_a_class_pa
     assert plain.conf["spark.yarn.am.extraJavaOptions"] == "-XX:SharedArchiveFile=/cache/spark.jsa"
     assert plain.argv.count("-XX:SharedArchiveFile=/cache/spark.jsa") == 1
     assert own.argv[own.argv.index("-cp") + 1].startswith("/mine.jar:/cache/spark/jars/*:")
+
+
+@pytest.mark.parametrize(
+    ("mode", "conf", "listeners"),
+    [
+        ("client", {}, "clusterkit.FilterBeforePages"),
+        ("client", {"spark.extraListeners": "a.Mine"}, "clusterkit.FilterBeforePages,a.Mine"),
+        ("client", {"spark.ui.enabled": "false"}, None),
+        ("cluster", {}, None),
+    ],
+)
+def test_the_pages_of_a_driver_here_wait_for_the_filter_of_yarn(tmp_path, job, mode, conf, listeners):
+    """Only where the filter comes from another machine, and there are pages; the user's own listeners stay."""
+    plan = planned(JobSpec(job=job, name="job", deploy_mode=mode, conf=conf), tmp_path)
+
+    assert plan.conf.get("spark.extraListeners") == listeners
 
 
 def test_elsewhere_the_nodes_get_sparks_jars_from_one_archive_on_hdfs(tmp_path, job):

@@ -100,7 +100,8 @@ class Evidence:
         """
         if self.traceback is not None and self.traceback.kind not in _JVM_GONE:
             return f"{self.traceback.words}\n{self.diagnostics}"
-        logged = _LOGGED_ERROR.findall(f"{self.driver_log}\n{self.output}")
+        log = self.driver_log.rpartition("Running Spark version ")[2]  # a job may have had a session before this one
+        logged = _LOGGED_ERROR.findall(f"{log}\n{self.output}")
         return "\n".join([self.diagnostics, self.stderr, *logged])
 
     def asked(self, *path: str) -> Any:

@@ -69,7 +69,7 @@ class Handover:
     @property
     def application_id(self) -> str | None:
         """The YARN application it submitted, None before it has."""
-        return self._jvm.application_id
+        return self._jvm.application_id or (self._jvm.refused_id if self.exit_code is not None else None)
 
     @property
     def uploads(self) -> Mapping[str, int]:
@@ -136,7 +136,7 @@ class Driver(Handover):
         self._farewell: threading.Thread | None = None
         self._job = Leashed(
             plan.job_argv,
-            env=_job_environment(plan, environ) | {"CLUSTERKIT_GATEWAY_PID": str(self._jvm.pid)},
+            env=_job_environment(plan, environ) | {"_CLUSTERKIT_GATEWAY_PID": str(self._jvm.pid)},
             cwd=Path.cwd(),
             stdin=subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None,
             stdout=subprocess.PIPE if output.stdout else None,

@@ -128,16 +128,16 @@ def _python_directory(path: Path) -> Path | None:
 _SPARK_SUBMIT = """\
 #!/bin/sh
 # pyspark runs this to start Spark's JVM. In a job of clusterkit the JVM runs already: hand on how it is reached.
-if [ -z "$CLUSTERKIT_GATEWAY" ]; then
+if [ -z "$_CLUSTERKIT_GATEWAY" ]; then
   SPARK_HOME={home}
   export SPARK_HOME
   exec {home}/bin/spark-submit "$@"
 fi
-until [ -f "$CLUSTERKIT_GATEWAY" ]; do
-  kill -0 "$CLUSTERKIT_GATEWAY_PID" 2>/dev/null || exit 1
+until [ -f "$_CLUSTERKIT_GATEWAY" ]; do
+  kill -0 "$_CLUSTERKIT_GATEWAY_PID" 2>/dev/null || exit 1
   sleep 0.02
 done
-cp "$CLUSTERKIT_GATEWAY" "$_PYSPARK_DRIVER_CONN_INFO_PATH.part" || exit 1
+cp "$_CLUSTERKIT_GATEWAY" "$_PYSPARK_DRIVER_CONN_INFO_PATH.part" || exit 1
 mv "$_PYSPARK_DRIVER_CONN_INFO_PATH.part" "$_PYSPARK_DRIVER_CONN_INFO_PATH" || exit 1
 exec cat >/dev/null
 """

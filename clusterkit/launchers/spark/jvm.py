@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from clusterkit.launchers.spark.plan import SparkPlan
 
 _TAIL_BYTES = 65536
-_SUBMITTED = re.compile(r"(?:Submitted application|Failed to submit) (application_\d+_\d+)")
+_SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
+_REFUSED = re.compile(r"Failed to submit (application_\d+_\d+)")
 _UPLOADING = re.compile(r"Uploading resource (\S+) ->")
 _EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_DRIVER_CLASSES = Path(__file__).parent / "driver_classes"
 
 _LOG4J = """\
 status = error
@@ -30,7 +32,7 @@ rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
 appender.file.type = File
 appender.file.name = file
-appender.file.fileName = ${env:CLUSTERKIT_DRIVER_LOG}
+appender.file.fileName = ${env:_CLUSTERKIT_DRIVER_LOG}
 appender.file.layout.type = PatternLayout
 appender.file.layout.pattern = %d{yy/MM/dd HH:mm:ss.SSS} %p %c{1}: %m%n%ex
 """
@@ -78,6 +80,12 @@ class SparkJvm:
         return self._id
 
     @property
+    def refused_id(self) -> str | None:
+        """The last YARN application that ended before its submission was confirmed; a job may go on after it."""
+        refused = _REFUSED.findall(self._log())
+        return refused[-1] if refused else None
+
+    @property
     def uploaded(self) -> frozenset[str]:
         """The names of the files whose upload has begun."""
         self._read_log()
@@ -107,11 +115,16 @@ class SparkJvm:
     def _read_log(self) -> None:
         if self._id is not None:
             return  # nothing of a submission is written after its id
-        with contextlib.suppress(FileNotFoundError):
-            text = self._plan.driver_log.read_text(encoding="utf-8", errors="replace")
-            self._uploads = frozenset(uri.rpartition("/")[2] for uri in _UPLOADING.findall(text))
-            found = _SUBMITTED.search(text)
-            self._id = found[1] if found else None
+        text = self._log()
+        self._uploads = frozenset(uri.rpartition("/")[2] for uri in _UPLOADING.findall(text))
+        found = _SUBMITTED.search(text)
+        self._id = found[1] if found else None
+
+    def _log(self) -> str:
+        try:
+            return self._plan.driver_log.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
 
 def write_files(plan: SparkPlan) -> None:
@@ -130,11 +143,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_configuration_jar(path: Path, conf_dir: Path) -> None:
-    """Pack the Hadoop configuration and the driver's logging: a directory on the class path rules an archive out."""
+    """Pack the Hadoop configuration, the logging and our classes: a directory on the path rules an archive out."""
     with zipfile.ZipFile(path, "x") as jar:
         for source in sorted(conf_dir.glob("*-site.xml")):
             jar.writestr(zipfile.ZipInfo(source.name, _EARLIEST_ZIP_DATE), source.read_bytes())
         jar.writestr(zipfile.ZipInfo("log4j2.properties", _EARLIEST_ZIP_DATE), _LOG4J)
+        for source in sorted(_DRIVER_CLASSES.rglob("*.class")):
+            name = source.relative_to(_DRIVER_CLASSES).as_posix()
+            jar.writestr(zipfile.ZipInfo(name, _EARLIEST_ZIP_DATE), source.read_bytes())
     path.chmod(0o600)
 
 

@@ -27,6 +27,7 @@ SPARK_SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 PROPERTIES = "spark.properties"
 CONFIGURATION_JAR = "configuration.jar"
 GATEWAY = "gateway"
+FILTER_BEFORE_PAGES = "clusterkit.FilterBeforePages"
 
 
 class NodePython(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,6 +248,7 @@ def plan_spark(
         "spark.master": "yarn",
         "spark.yarn.tags": directory.name,
     }
+    conf |= _listeners(spec, conf)
     archive = _spark_archive(site, spark, conf)
     if archive is not None:
         conf["spark.yarn.archive"] = archive.uri
@@ -265,6 +267,14 @@ def plan_spark(
         uploads=_uploads(spec),
         notes=_notes(spec, python, conf),
     )
+
+
+def _listeners(spec: JobSpec, conf: Mapping[str, str]) -> dict[str, str]:
+    """Let the driver's UI wait for YARN's filter, before the listeners of the user's own."""
+    if spec.deploy_mode == "cluster" or conf.get("spark.ui.enabled") == "false":
+        return {}
+    own = conf.get("spark.extraListeners")
+    return {"spark.extraListeners": f"{FILTER_BEFORE_PAGES},{own}" if own else FILTER_BEFORE_PAGES}
 
 
 def _spark_archive(site: Site, spark: SparkHome, conf: Mapping[str, str]) -> SparkArchive | None:
@@ -370,7 +380,7 @@ def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython
         "SPARK_SCALA_VERSION": spark.scala,
         # Strings must hash alike in the driver and in every worker, or partitions by key come out wrong.
         "PYTHONHASHSEED": "0",
-        "CLUSTERKIT_DRIVER_LOG": str(directory / "driver.log"),
+        "_CLUSTERKIT_DRIVER_LOG": str(directory / "driver.log"),
         **spec.env_vars,
     }
     if spec.deploy_mode == "client":
@@ -389,7 +399,7 @@ def _gateway_environment(directory: Path) -> dict[str, str]:
     gateway = str(directory / GATEWAY)
     return {
         "_PYSPARK_DRIVER_CONN_INFO_PATH": gateway,
-        "CLUSTERKIT_GATEWAY": gateway,
+        "_CLUSTERKIT_GATEWAY": gateway,
         "SPARK_CONNECT_MODE": "0",
         "PYTHONUNBUFFERED": "1",
     }

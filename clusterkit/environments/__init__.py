@@ -1,0 +1,1 @@
+"""Environments: locked, linked to one BLAS, proved, packed in layers."""

@@ -1,0 +1,1 @@
+"""The content-addressed home of layers and manifests: a directory, or HDFS."""

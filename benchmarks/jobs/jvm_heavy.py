@@ -15,7 +15,7 @@ for number in range(rounds):
         F.sin("id").alias("x"),
         F.md5(F.col("id").cast("string")).alias("word"),
     )
-    sums = rows.groupBy("key").agg(F.sum("x").alias("sum"), F.max("word").alias("word"), F.count("*").alias("count"))
+    sums = rows.groupBy("key").agg(F.sum("x").alias("sum"), F.max("word").alias("last"), F.count("*").alias("count"))
     joined = rows.join(sums, "key").where(F.col("x") > F.col("sum") / F.col("count")).orderBy("word")
     total += joined.agg(F.sum(F.hash("word")).alias("h")).first()["h"]
 print(total)

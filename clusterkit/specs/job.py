@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _QUEUE = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 _PRINCIPAL = re.compile(r"[^/@\s]+(/[^/@\s]+)?(@[^/@\s]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REPLACED_BY_YARN = re.compile(r"\{\{|\}\}|<CPS>|<LOG_DIR>")
 _COORDINATE = re.compile(r"[\w.-]+:[\w.-]+:[\w.+-]+")
 _SAME = (
     "deploy_mode",
@@ -98,7 +99,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     def __post_init__(self) -> None:
         check_heap("driver.memory", self.driver_memory_mib)
         _check_queue(self.queue)
-        _check_args(self.args)
+        _check_args(self.args, self.deploy_mode)
         _check_packages(self.packages)
         _check_variables(self.env_vars)
         _check_identity(self.principal, self.keytab)
@@ -209,13 +210,28 @@ def _check_queue(queue: str) -> None:
         )
 
 
-def _check_args(args: Iterable[str]) -> None:
-    if any("\0" in arg for arg in args):
-        raise SpecError(
-            "an argument of the job cannot be passed on",
-            why="it holds a NUL",
-            mend="correct args of clusterkit.submit()",
-        )
+def _check_args(args: Iterable[str], deploy_mode: str) -> None:
+    """Refuse what a job would not find in `sys.argv` as it was given.
+
+    References
+    ----------
+    `ContainerLaunch.expandEnvironment`, Hadoop 3.3 to 3.5: what it replaces cannot be quoted in a command.
+    """
+    for arg in args:
+        if "\0" in arg:
+            raise SpecError(
+                "an argument of the job cannot be passed on",
+                why="it holds a NUL",
+                mend="correct args of clusterkit.submit()",
+            )
+        found = _REPLACED_BY_YARN.search(arg) if deploy_mode == "cluster" else None
+        if found is not None:
+            raise SpecError(
+                f"the argument {arg!r} cannot be passed on in cluster mode",
+                why=f"YARN replaces {found[0]} in the command that starts the driver",
+                mend="write a space between the two, as JSON allows, pass it with --env-var or in one of --files, "
+                "or use --deploy-mode client",
+            )
 
 
 def _check_packages(packages: Iterable[str]) -> None:

@@ -104,6 +104,55 @@ def test_plain_python_needs_no_application(cluster, clusterkit_cli, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_job_that_fails_here_is_a_failed_application(cluster, clusterkit_cli, yarn, tmp_path):
+    """The driver of client mode tells YARN of the job's failure, whose exit code is the command's."""
+    job = tmp_path / "fails.py"
+    job.write_text("from pyspark.sql import SparkSession\nSparkSession.builder.getOrCreate()\nraise SystemExit(7)\n")
+
+    done = clusterkit_cli("submit", *SMALL, str(job))
+
+    assert done.returncode == 7
+    last = yarn.resource_manager.applications(limit=1)[0]
+    assert (last.name, last.final_status) == ("fails.py", "FAILED")
+
+
+def test_packages_are_resolved_and_reach_driver_and_executors(cluster, clusterkit_cli, tmp_path):
+    """--packages fetches a jar from a Maven repository, and every JVM of the job has what it holds."""
+    artifact = tmp_path / "repository" / "org" / "example" / "words" / "1.0"
+    artifact.mkdir(parents=True)
+    (artifact / "words-1.0.pom").write_text(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>org.example</groupId><artifactId>words</artifactId>"
+        "<version>1.0</version></project>"
+    )
+    with zipfile.ZipFile(artifact / "words-1.0.jar", "w") as jar:
+        jar.writestr("words.properties", "word=found")
+    settings = tmp_path / "ivy.xml"
+    settings.write_text(
+        f"""<ivysettings>
+          <settings defaultResolver="here"/><caches defaultCacheDir="{tmp_path}/ivy"/>
+          <resolvers><ibiblio name="here" m2compatible="true" root="{(tmp_path / "repository").as_uri()}"/></resolvers>
+        </ivysettings>"""
+    )
+    job = tmp_path / "words.py"
+    job.write_text(
+        "from pyspark.sql import SparkSession\n"
+        "sc = SparkSession.builder.getOrCreate().sparkContext\n"
+        "loader = sc._jvm.java.lang.Thread.currentThread().getContextClassLoader()\n"
+        "print(loader.getResource('words.properties') is not None)\n"
+        "import glob\n"
+        "print(sc.parallelize([0], 1).map(lambda _: len(glob.glob('*words-1.0.jar'))).collect())\n"
+    )
+
+    done = clusterkit_cli(
+        "submit",
+        *SMALL,
+        *("--packages", "org.example:words:1.0", "--conf", f"spark.jars.ivySettings={settings}"),
+        str(job),
+    )
+
+    assert (done.returncode, done.stdout) == (0, "True\n[1]\n"), done.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupted_submit_kills_its_application(cluster, clusterkit_cli, yarn, tmp_path, number, code):
     """Ctrl-C and SIGTERM kill the application, say so, and leave no process behind."""

@@ -396,3 +396,15 @@ def test_session_has_no_job_file(job: Path) -> None:
     wrong = settings.load(keywords={"files": ["no.csv"]}, environ={})
     with pytest.raises(SpecError, match=r"there is no file .*no\.csv \(files=\)"):
         JobSpec.for_session(wrong, "mine")
+
+
+@pytest.mark.parametrize("arg", ['{"a": {"b": 1}}', "{{HOME}}", "a<CPS>b", "<LOG_DIR>/x"])
+def test_an_argument_that_yarn_would_change_is_refused_in_cluster_mode(tmp_path, arg):
+    """YARN replaces its placeholders in a command, whatever quotes surround them; a driver here gets them unchanged."""
+    job = tmp_path / "job.py"
+    job.write_text("print(1)\n")
+
+    assert specified(job, [arg]).args == (arg,)
+    error = refused(job, [arg], deploy_mode="cluster")
+    assert error.what == f"the argument {arg!r} cannot be passed on in cluster mode"
+    assert "--env-var" in error.mend

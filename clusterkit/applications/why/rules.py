@@ -65,7 +65,7 @@ def _unknown(evidence: Evidence) -> Cause:
         return Cause(
             kind="succeeded",
             what=f"{report.id} did not fail",
-            why="YARN reports that it succeeded (of a driver outside of the cluster it does not know the exit code)",
+            why="YARN reports that it succeeded",
             mend=f"read what it wrote: `clusterkit app logs {report.id}`",
         )
     return Cause(

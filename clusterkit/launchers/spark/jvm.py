@@ -54,13 +54,14 @@ class SparkJvm:
         self._id: str | None = None
         self._uploads: frozenset[str] = frozenset()
         write_files(plan)
-        with plan.jvm_stderr.open("wb") as stderr:
+        with plan.jvm_output.open("wb") as output:
             self._process = Leashed(
                 plan.argv,
                 env={**environ, **plan.environment},
                 cwd=Path.cwd(),
                 stdin=subprocess.PIPE,
-                stderr=stderr,
+                stdout=output,
+                stderr=output,
             )
 
     @property
@@ -93,8 +94,8 @@ class SparkJvm:
 
     @property
     def log_tail(self) -> str:
-        """The end of Spark's log, and of what the JVM itself wrote on standard error."""
-        return _tail(self._plan.driver_log) + _tail(self._plan.jvm_stderr)
+        """The end of Spark's log, and of what the JVM itself printed."""
+        return _tail(self._plan.driver_log) + _tail(self._plan.jvm_output)
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait up to `timeout_s` seconds for its end and return the exit code, None while it runs."""

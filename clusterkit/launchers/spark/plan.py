@@ -132,8 +132,8 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.directory / "driver.log"
 
     @property
-    def jvm_stderr(self) -> Path:
-        """Where the JVM's own standard error goes, which is not the job's."""
+    def jvm_output(self) -> Path:
+        """Where what the JVM itself prints goes, which is not the job's."""
         return self.directory / "jvm.err"
 
     @property

@@ -19,6 +19,7 @@ from clusterkit.errors import SettingsError
 from clusterkit.settings import layers
 from clusterkit.settings.layers import Leaf, Origin
 from clusterkit.settings.table import TABLE, Setting
+from clusterkit.specs.environment import EnvironmentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_dir: Path
     data_dir: Path
     env: str | None
-    environments: Mapping[str, Any]
+    environments: Mapping[str, EnvironmentSpec]
+    transport: str
+    node_cache: str
     kernelspecs: Mapping[str, Any]
     leaves: tuple[Leaf, ...] = ()
 
@@ -168,6 +171,7 @@ def _resolved(leaves: list[Leaf]) -> Settings:
     tree["executor"] = Executor(**tree["executor"])
     tree["driver"] = Driver(**tree["driver"])
     tree["spark"] = Spark(**tree["spark"])
+    tree["environments"] = {name: EnvironmentSpec(name=name, **named) for name, named in tree["environments"].items()}
     tree["clusters"] = {name: NamedCluster(**named) for name, named in tree["clusters"].items()}
     return Settings(**tree, leaves=tuple(last.values()))
 

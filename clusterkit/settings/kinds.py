@@ -178,6 +178,26 @@ class Files(Texts):
 
 
 @dataclass(frozen=True, slots=True)
+class Choices(Texts):
+    """A list of words, each one of a few."""
+
+    choices: tuple[str, ...] = ()
+
+    def _entry(self, entry: Any, base: Path) -> str:
+        return Text(self.choices).from_value(entry, base)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths(Texts):
+    """A list of paths on this machine, kept absolute."""
+
+    words: str = "a list of paths"
+
+    def _entry(self, entry: Any, base: Path) -> Path:  # type: ignore[override]
+        return LocalPath().from_value(entry, base)
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Names with one text each: Spark's own configuration, environment variables."""
 

@@ -97,7 +97,7 @@ def _in_file(keys: tuple[str, ...], value: Any, origin: Origin) -> Setting | Non
             given = f"a table{suggestion(dotted, _candidates(keys))}" if below else "one value"
             raise _refusal(dotted, f"it takes {setting.kind.words}, and was given {given}", origin)
         return setting if below or not setting.open else None
-    inside = [each.key for each in TABLE if _matches(each.path[: len(keys)], keys)]
+    inside = [".".join((*keys, *each.path[len(keys) :])) for each in TABLE if _matches(each.path[: len(keys)], keys)]
     if not inside:
         raise _unknown(dotted, _candidates(keys), "setting", origin)
     if value != {}:
@@ -114,6 +114,7 @@ def _candidates(keys: tuple[str, ...]) -> Iterator[str]:
     for setting in TABLE:
         parts = [keys[i] if part == "*" and i < len(keys) else part for i, part in enumerate(setting.path)]
         yield ".".join((*parts, *keys[len(parts) :]) if setting.open else parts)
+        yield ".".join(parts[: len(keys)])
 
 
 def _argument(setting: Setting, value: Any, origin: Origin, base: Path) -> Iterator[Leaf]:

@@ -100,8 +100,27 @@ TABLE = (
     ),
     Setting("cache_dir", kinds.LocalPath(), "Directory for what can be fetched again: jars, class data."),
     Setting("data_dir", kinds.LocalPath(), "Directory for embedded clusters and their data."),
-    Setting("env", kinds.Text(words="a name"), "Environment to run in: one of [environments]."),
-    Setting("environments.*", kinds.Anything(), "An environment: channels, packages, layers."),
+    Setting("env", kinds.Text(words="a name or a path"), "Environment to run in: one of [environments], or a path."),
+    Setting("environments.*.source", kinds.LocalPath(), "environment.yml, requirements.txt, project, venv or prefix."),
+    Setting("environments.*.packages", kinds.Texts("a list of requirements"), "Packages beside those of the source."),
+    Setting("environments.*.channels", kinds.Texts("a list of channels"), "Conda channels, the first one first."),
+    Setting("environments.*.python", kinds.Text((), r"3\.\d+(\.\d+)?", "a Python version"), "Python, such as 3.12."),
+    Setting("environments.*.blas", kinds.Text(("mkl", "openblas", "auto")), "BLAS to link: mkl, openblas or auto."),
+    Setting(
+        "environments.*.accelerate",
+        kinds.Choices("a list of fft, random, umath and sklearn", ("fft", "random", "umath", "sklearn")),
+        "What Intel's libraries compute besides: fft, random, umath, sklearn.",
+    ),
+    Setting("environments.*.local", kinds.Paths(), "Folders of your own code to send along."),
+    Setting("environments.*.java", kinds.Boolean(), "Carry a JDK, for nodes whose Java is too old for Spark."),
+    Setting("environments.*.slim", kinds.Boolean(), "Leave out tests, static libraries and headers."),
+    Setting("transport", kinds.Text(("auto", "fast", "native")), "How images reach nodes: auto, fast, native.", "auto"),
+    Setting(
+        "node_cache",
+        kinds.Text((), r"(/[\w.@+-]+)+", "an absolute path without spaces"),
+        "Directory of the nodes where images are unpacked, once for each user.",
+        "/var/tmp/clusterkit",  # noqa: S108 - a directory of the nodes; each user's part of it is checked there
+    ),
     Setting("kernelspecs.*", kinds.Anything(), "A Jupyter kernel on the cluster."),
 )
 

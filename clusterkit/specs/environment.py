@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from clusterkit.errors import SpecError
+from clusterkit.nearest import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -64,6 +69,37 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
                 key="name",
             )
 
+    @classmethod
+    def find(cls, text: str, named: Mapping[str, EnvironmentSpec], directory: Path) -> EnvironmentSpec:
+        """Return the environment that a word means: one that settings name, or what lies at a path.
+
+        Parameters
+        ----------
+        text : str
+            A name, or the path of a specification or of a source.
+        named : mapping of str to EnvironmentSpec
+            `[environments]` of the settings.
+        directory : Path
+            Where a relative path starts from.
+
+        Raises
+        ------
+        SpecError
+            If it is neither, or what lies there is no environment.
+        """
+        if text in named:
+            return named[text]
+        path = directory / Path(text).expanduser()
+        if not path.exists():
+            known = f"settings know {', '.join(named)}{suggestion(text, named)}" if named else "settings know none"
+            raise SpecError(
+                f"there is no environment {text}",
+                why=f"there is no file or directory {path}, and {known}",
+                mend=f"add [environments.{text}] to clusterkit.toml, or name a path",
+                key="env",
+            )
+        return _from_specification(path) if _is_specification(path) else cls(name=_name_of(path), source=path)
+
     @property
     def kind(self) -> SourceKind:
         """What kind of thing its packages come from.
@@ -103,3 +139,27 @@ def _kind_of_directory(source: Path) -> SourceKind:
         mend="name a conda prefix, a virtual environment, a project, an environment.yml or a requirements.txt",
         key="source",
     )
+
+
+def _is_specification(path: Path) -> bool:
+    """Whether a file is one of ours: a YAML file whose first level has no `dependencies`, as conda's has."""
+    if path.suffix not in {".yml", ".yaml"} or not path.is_file():
+        return False
+    return re.search(r"^[\"']?dependencies[\"']?\s*:", path.read_text("utf-8", "replace"), re.MULTILINE) is None
+
+
+def _from_specification(path: Path) -> EnvironmentSpec:
+    from clusterkit.specs import codec  # noqa: PLC0415 - the parsers are only needed for a file of its own
+
+    spec = codec.load(EnvironmentSpec, path)
+    source = path.parent / spec.source if spec.source is not None else None
+    return msgspec.structs.replace(spec, source=source, local=tuple(path.parent / each for each in spec.local))
+
+
+def _name_of(path: Path) -> str:
+    """Return a name for what lies at a path: that of its directory where its own says nothing."""
+    absolute = path.absolute()
+    generic = {"environment", "requirements", "pyproject", ".venv", "venv", "env"}
+    name = absolute.parent.name if absolute.stem in generic or absolute.name in generic else absolute.stem
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("._-")[:40] or "environment"
+    return plain if plain == name else f"{plain}-{hashlib.sha256(str(absolute).encode()).hexdigest()[:6]}"

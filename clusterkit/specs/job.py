@@ -35,6 +35,7 @@ _SAME = (
     "principal",
     "keytab",
     "env_vars",
+    "env",
 )
 
 
@@ -75,6 +76,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         The Kerberos identity; both or none.
     env_vars : mapping of str to str
         Environment variables of driver and executors.
+    env : str or None
+        The environment it runs in: a name in the settings, or a path.
     """
 
     job: Path
@@ -95,6 +98,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     principal: str | None = None
     keytab: Path | None = None
     env_vars: Mapping[str, str] = {}
+    env: str | None = None
 
     def __post_init__(self) -> None:
         check_heap("driver.memory", self.driver_memory_mib)
@@ -183,13 +187,6 @@ def _placed(settings: Settings) -> Iterator[None]:
 
 
 def _from_settings(settings: Settings, job: Path) -> dict[str, Any]:
-    if settings.env is not None:
-        raise SpecError(
-            f"the environment {settings.env} cannot be used",
-            why="this version of clusterkit runs jobs with the Python of the nodes only",
-            mend="leave out the setting env",
-            key="env",
-        )
     return {name: getattr(settings, name) for name in _SAME} | {
         "name": settings.name or "".join(letter if letter.isprintable() else "_" for letter in job.name),
         "executor": Resources(

@@ -69,6 +69,8 @@ def test_show_is_aligned(show: Callable[..., str], project: Path, monkeypatch: p
         "cache_dir": (f"{Path.home()}/.cache/clusterkit", "default"),
         "data_dir": (f"{Path.home()}/.local/share/clusterkit", "default"),
         "environments": ("-", "default"),
+        "transport": ("auto", "default"),
+        "node_cache": ("/var/tmp/clusterkit", "default"),
         "kernelspecs": ("-", "default"),
     }
 

@@ -234,14 +234,6 @@ def test_syntax_error_in_a_module(job: Path, project: Path) -> None:
                 "  Mend: correct env_vars"
             ),
         ),
-        (
-            {"env": "science"},
-            (
-                "the environment science cannot be used\n"
-                "  Why:  this version of clusterkit runs jobs with the Python of the nodes only (env=)\n"
-                "  Mend: leave out the setting env"
-            ),
-        ),
     ],
 )
 def test_wrong_setting(job: Path, keywords: dict[str, Any], text: str) -> None:

@@ -14,6 +14,7 @@ from clusterkit import settings
 from clusterkit.errors import SettingsError
 from clusterkit.settings import Origin, files
 from clusterkit.settings.table import BY_KEY, SPARK_KEYS, TABLE
+from clusterkit.specs.environment import EnvironmentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,8 @@ def test_defaults(project: Path) -> None:
         "deploy_mode": "client",
         "queue": "default",
         "hdfs_root": "/clusterkit",
+        "transport": "auto",
+        "node_cache": "/var/tmp/clusterkit",
         "cache_dir": home / ".cache" / "clusterkit",
         "data_dir": home / ".local" / "share" / "clusterkit",
     }
@@ -190,6 +193,21 @@ def test_empty_tables_may_stand(project: Path) -> None:
     assert settings.load(environ={}, keywords={"spark_conf": {}}) == settings.load(environ={}, directory=Path("/"))
 
 
+def test_environments_are_specifications(project: Path) -> None:
+    """A table of environments becomes one specification each; paths start from the file."""
+    text = '[environments.x]\nsource = "requirements.txt"\nblas = "mkl"\naccelerate = ["fft"]\nlocal = ["src"]\n'
+    written(project / "clusterkit.toml", text)
+    assert settings.load(environ={}, directory=project).environments == {
+        "x": EnvironmentSpec(
+            name="x",
+            source=project / "requirements.txt",
+            blas="mkl",
+            accelerate=("fft",),
+            local=(project / "src",),
+        )
+    }
+
+
 def test_spark_conf_passes_through(project: Path) -> None:
     """Quoted and dotted keys mean the same, and values become the text that Spark reads."""
     text = '[spark.conf]\nspark.eventLog.enabled = true\n"spark.x.y" = "a = b; #c"\nspark.n = 3\nspark.f = 0.5\n'
@@ -287,7 +305,23 @@ def test_misspelt_keyword(project: Path) -> None:
         ),
         ('executor = "4g"', "executor", "it is a table, which holds executor.count, executor.memory, executor.cores"),
         ('spark.conf = "x"', "spark.conf", "it takes a table of names and values, and was given one value"),
-        ('environments.x = "y"', "environments.x", "it takes a table, in a file, and was given one value"),
+        ('kernelspecs.x = "y"', "kernelspecs.x", "it takes a table, in a file, and was given one value"),
+        (
+            'clusters.x = "y"',
+            "clusters.x",
+            "it is a table, which holds clusters.x.conf_dir",
+        ),
+        ('environments.x.blas = "atlas"', "environments.x.blas", "'atlas' is none of mkl, openblas, auto"),
+        (
+            'environments.x.accelerate = ["gpu"]',
+            "environments.x.accelerate",
+            "'gpu' is none of fft, random, umath, sklearn",
+        ),
+        (
+            "environments.x.python = 3.12",
+            "environments.x.python",
+            "it takes a Python version, and was given a number with a fraction",
+        ),
         ('deploy_mode = "local"', "deploy_mode", "'local' is none of client, cluster"),
         ('hdfs_root = "tmp"', "hdfs_root", "'tmp' is not an absolute path"),
         ('name = "a\\nb"', "name", "'a\\nb' is not text"),

@@ -180,10 +180,11 @@ def show(cluster: str | None, application_id: str, *, as_json: bool) -> None:
 
 
 def _found(cluster: str | None) -> tuple[Settings, Cluster]:
-    from clusterkit import launch, settings
+    from clusterkit import settings
+    from clusterkit.launch.clusters import find_cluster
 
     loaded = settings.load(flags_from({"cluster": cluster}), environ=os.environ)
-    return loaded, launch.find_cluster(loaded, environ=os.environ)
+    return loaded, find_cluster(loaded, environ=os.environ)
 
 
 def _application(cluster: str | None, application_id: str) -> Application:

@@ -13,7 +13,7 @@ from clusterkit.embedded.cluster import EmbeddedCluster
 from clusterkit.errors import ClusterError, ClusterkitError
 from clusterkit.hadoop.java import find_java
 from clusterkit.hadoop.rest import Rest
-from clusterkit.launch import find_cluster
+from clusterkit.launch.clusters import find_cluster
 from clusterkit.launchers.spark.home import find_spark
 from clusterkit.units import GIB, format_bytes, format_duration, format_memory
 

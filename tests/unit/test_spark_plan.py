@@ -9,7 +9,7 @@ import pytest
 
 from clusterkit.launchers.spark import jvm
 from clusterkit.launchers.spark.home import SparkHome
-from clusterkit.launchers.spark.plan import Jvm, NodePython, Site, plan_spark
+from clusterkit.launchers.spark.plan import Jvm, NodeImage, NodePython, Site, plan_spark
 from clusterkit.specs.job import JobSpec
 
 JVM = Jvm(java=Path("/jdk/bin/java"), options=("-Dopened=yes",), class_path="/cache/spark/jars/*")
@@ -24,14 +24,25 @@ def job(tmp_path):
     return path
 
 
-def planned(spec, tmp_path, *, site=None, java=JVM, machine_defaults=None):
+IMAGE = NodeImage(
+    id="3f9a" * 16,
+    name="analysis",
+    archives=("hdfs://nn/clusterkit/bare/b.tar.gz#clusterkit",),
+    files=("hdfs://nn/clusterkit/images/3f9a/manifest.json#clusterkit-image.json",),
+    variables={"_CLUSTERKIT_NODE_CACHE": "/var/tmp/clusterkit"},
+    driver_python=Path("/envs/analysis/bin/python"),
+    pyspark="4.3.0",
+)
+
+
+def planned(spec, tmp_path, *, site=None, java=JVM, python=PYTHON, machine_defaults=None):
     site = site or Site(name="here", conf_dir=tmp_path, loopback=True, conf={"spark.yarn.jars": "local:/cache/jars/*"})
     return plan_spark(
         spec,
         site,
         spark=SPARK,
         jvm=java,
-        python=PYTHON,
+        python=python,
         directory=tmp_path / "clusterkit-0001",
         machine_defaults=machine_defaults,
     )
@@ -133,6 +144,48 @@ def test_the_archive_of_classes_reaches_every_jvm_unless_the_user_has_a_class_pa
     assert plain.conf["spark.yarn.am.extraJavaOptions"] == "-XX:SharedArchiveFile=/cache/spark.jsa"
     assert plain.argv.count("-XX:SharedArchiveFile=/cache/spark.jsa") == 1
     assert own.argv[own.argv.index("-cp") + 1].startswith("/mine.jar:/cache/spark/jars/*:")
+
+
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_a_job_in_an_image(tmp_path, job, mode):
+    """The containers get the image beside the user's own files; a driver here runs the same environment's Python."""
+    python = NodePython(executable="clusterkit/bin/python", origin="the image analysis", image=IMAGE)
+    spec = JobSpec(job=job, name="job", deploy_mode=mode, files=("/data/a.csv",))
+
+    plan = planned(spec, tmp_path, python=python)
+
+    here = "/envs/analysis/bin/python" if mode == "client" else None
+    wanted = {
+        "spark.pyspark.python": "clusterkit/bin/python",
+        "spark.pyspark.driver.python": here,
+        "spark.yarn.dist.archives": "hdfs://nn/clusterkit/bare/b.tar.gz#clusterkit",
+        "spark.yarn.dist.files": (
+            "file:///data/a.csv,hdfs://nn/clusterkit/images/3f9a/manifest.json#clusterkit-image.json"
+        ),
+        "spark.executorEnv._CLUSTERKIT_NODE_CACHE": "/var/tmp/clusterkit",
+        "spark.yarn.appMasterEnv._CLUSTERKIT_NODE_CACHE": "/var/tmp/clusterkit",
+        "spark.yarn.tags": "clusterkit-0001,clusterkit-image-3f9a3f9a3f9a",
+    }
+    assert {key: plan.conf.get(key) for key in wanted} == wanted
+    assert plan.environment["PYSPARK_ARCHIVES_PATH"] == "local:/dev/null"
+    assert plan.job_path == ()
+    assert plan.job_argv[:1] == ((here,) if here else ())
+
+
+def test_an_image_without_pyspark_gets_sparks_own(tmp_path, job):
+    """Driver and nodes import pyspark from the archives that Spark has beside its jars, and nothing else of ours."""
+    python = NodePython(
+        executable="clusterkit/bin/python", origin="x", image=msgspec.structs.replace(IMAGE, pyspark="")
+    )
+    spark = SparkHome(Path("/cache/spark"), "4.3.0", "2.13", Path("/venv/site-packages"), (Path("/spark/pyspark.zip"),))
+    site = Site(name="here", conf_dir=tmp_path, loopback=True)
+
+    plan = plan_spark(
+        JobSpec(job=job, name="job"), site, spark=spark, jvm=JVM, python=python, directory=tmp_path / "clusterkit-0001"
+    )
+
+    assert plan.environment["PYSPARK_ARCHIVES_PATH"] == "file:///spark/pyspark.zip"
+    assert plan.job_path == (Path("/spark/pyspark.zip"),)
 
 
 @pytest.mark.parametrize(

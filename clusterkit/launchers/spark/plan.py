@@ -28,6 +28,39 @@ PROPERTIES = "spark.properties"
 CONFIGURATION_JAR = "configuration.jar"
 GATEWAY = "gateway"
 FILTER_BEFORE_PAGES = "clusterkit.FilterBeforePages"
+IMAGE_TAG = "clusterkit-image-"
+"""How the YARN tag begins that tells which image an application runs from."""
+
+_ROLES = ("executorEnv", "yarn.appMasterEnv")
+_NOWHERE = "local:/dev/null"
+
+
+class NodeImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment image as a launch uses it.
+
+    Parameters
+    ----------
+    id : str
+        The image's digest.
+    name : str
+        The environment's name.
+    archives, files : tuple of str
+        What the containers get: URIs on HDFS, each with the name it has there.
+    variables : mapping of str to str
+        Variables of every container.
+    driver_python : Path
+        The same environment's Python on this machine, for a driver here.
+    pyspark : str
+        The version of pyspark in it; empty where it has none, and Spark's own copy is sent.
+    """
+
+    id: str
+    name: str
+    archives: tuple[str, ...]
+    files: tuple[str, ...]
+    variables: dict[str, str]
+    driver_python: Path
+    pyspark: str = ""
 
 
 class NodePython(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +74,14 @@ class NodePython(msgspec.Struct, frozen=True, kw_only=True):
         Where it comes from, in words for the user.
     packages : Path or None
         A directory of the nodes that holds the `pyspark` package; Spark ships its own copy when absent.
+    image : NodeImage or None
+        The environment image it lies in, where it does.
     """
 
     executable: str
     origin: str
     packages: Path | None = None
+    image: NodeImage | None = None
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -234,6 +270,7 @@ def plan_spark(
     SpecError
         If the properties file cannot be read.
     """
+    image = python.image
     conf = {
         **spark_conf.JOB_DEFAULTS,
         **(machine_defaults or {}),
@@ -241,12 +278,13 @@ def plan_spark(
         **_loopback_conf(site),
         **_archive_conf(jvm),
         "spark.pyspark.python": python.executable,
+        **_image_conf(image, spec),
         **(spark_conf.read_properties(Path(spec.properties_file)) if spec.properties_file else {}),
         **spec.conf,
         **spark_conf.typed(spec),
-        **_files(spec),
+        **_files(spec, image),
         "spark.master": "yarn",
-        "spark.yarn.tags": directory.name,
+        "spark.yarn.tags": ",".join([directory.name, *([f"{IMAGE_TAG}{image.id[:12]}"] if image else [])]),
     }
     conf |= _listeners(spec, conf)
     archive = _spark_archive(site, spark, conf)
@@ -260,8 +298,10 @@ def plan_spark(
         conf=conf,
         argv=_argv(spec, conf, jvm, directory),
         job_argv=_job_argv(spec, conf),
-        job_path=_job_path(spec, spark),
-        environment=_environment(spec, site, spark, python, directory) | _python_environment(conf),
+        job_path=_job_path(spec, spark, image),
+        environment=_environment(spec, site, spark, directory)
+        | _archives_environment(spark, python)
+        | _python_environment(conf),
         conf_dir=site.conf_dir,
         spark_archive=archive,
         uploads=_uploads(spec),
@@ -311,14 +351,22 @@ def _archive_conf(jvm: Jvm) -> dict[str, str]:
     }
 
 
-def _files(spec: JobSpec) -> dict[str, str]:
+def _image_conf(image: NodeImage | None, spec: JobSpec) -> dict[str, str]:
+    """Let the containers find the image, and a driver on this machine be of the same environment."""
+    if image is None:
+        return {}
+    conf = {f"spark.{role}.{name}": value for role in _ROLES for name, value in image.variables.items()}
+    return conf | ({"spark.pyspark.driver.python": str(image.driver_python)} if spec.deploy_mode == "client" else {})
+
+
+def _files(spec: JobSpec, image: NodeImage | None) -> dict[str, str]:
     # In cluster mode the driver would look for the generic key's files at the paths they have here, and warn.
     modules = "spark.submit.pyFiles" if spec.deploy_mode == "client" else "spark.yarn.dist.pyFiles"
     lists = {
         modules: spec.py_files,
         # Spark's generic keys for these two are read by SparkContext as well, which knows no aliases.
-        "spark.yarn.dist.files": spec.files,
-        "spark.yarn.dist.archives": spec.archives,
+        "spark.yarn.dist.files": (*spec.files, *(image.files if image else ())),
+        "spark.yarn.dist.archives": (*spec.archives, *(image.archives if image else ())),
         "spark.jars": spec.jars,
     }
     conf = {key: ",".join(to_uri(item) for item in items) for key, items in lists.items() if items}
@@ -373,7 +421,7 @@ def staged_job(spec: JobSpec, directory: Path) -> Path | None:
     return directory / plain if spec.deploy_mode == "cluster" and plain != spec.job.name else None
 
 
-def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython, directory: Path) -> dict[str, str]:
+def _environment(spec: JobSpec, site: Site, spark: SparkHome, directory: Path) -> dict[str, str]:
     environment = {
         "HADOOP_CONF_DIR": str(site.conf_dir),
         "SPARK_HOME": str(spark.path),
@@ -385,13 +433,20 @@ def _environment(spec: JobSpec, site: Site, spark: SparkHome, python: NodePython
     }
     if spec.deploy_mode == "client":
         environment |= _gateway_environment(directory)
-    if python.packages is not None:
-        environment["PYSPARK_ARCHIVES_PATH"] = f"local:{quote(str(python.packages))}"
-    elif spark.python_archives:
-        environment["PYSPARK_ARCHIVES_PATH"] = ",".join(path.as_uri() for path in spark.python_archives)
     if site.loopback:
         environment["SPARK_LOCAL_IP"] = "127.0.0.1"
     return environment
+
+
+def _archives_environment(spark: SparkHome, python: NodePython) -> dict[str, str]:
+    """Say where the nodes import pyspark from; an image that holds this version needs no other copy."""
+    if python.image is not None and python.image.pyspark == spark.version:
+        return {"PYSPARK_ARCHIVES_PATH": _NOWHERE}
+    if python.packages is not None:
+        return {"PYSPARK_ARCHIVES_PATH": f"local:{quote(str(python.packages))}"}
+    if spark.python_archives:
+        return {"PYSPARK_ARCHIVES_PATH": ",".join(path.as_uri() for path in spark.python_archives)}
+    return {}
 
 
 def _gateway_environment(directory: Path) -> dict[str, str]:
@@ -405,12 +460,17 @@ def _gateway_environment(directory: Path) -> dict[str, str]:
     }
 
 
-def _job_path(spec: JobSpec, spark: SparkHome) -> tuple[Path, ...]:
-    """Return where the driver imports from first: `py_files`, before it has a SparkContext, and pyspark."""
+def _job_path(spec: JobSpec, spark: SparkHome, image: NodeImage | None) -> tuple[Path, ...]:
+    """Return where the driver imports from first: `py_files`, before it has a SparkContext, and pyspark.
+
+    A driver in another environment than ours gets pyspark alone, as archives, and nothing that lies beside ours.
+    """
     if spec.deploy_mode == "cluster":
         return ()
     local = [Path(split_alias(entry)[0]) for entry in spec.py_files if not is_uri(entry)]
     modules = dict.fromkeys(path.parent if path.suffix == ".py" else path for path in local)
+    if image is not None:
+        return (*modules, *(spark.python_archives if image.pyspark != spark.version else ()))
     return (*modules, *([spark.python] if spark.python else []))
 
 

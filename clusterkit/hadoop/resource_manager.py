@@ -338,6 +338,47 @@ class ResourceManager:
         raw = self._of_application(application_id, "/state", method="PUT", document={"state": "KILLED"})
         return str(raw.get("state", "KILLING"))
 
+    def submit(
+        self,
+        command: str,
+        *,
+        name: str,
+        queue: str = "default",
+        memory_mib: int = 128,
+        tags: Collection[str] = (),
+    ) -> str:
+        """Run a shell command once, in the one container of an application of its own, and return its id.
+
+        The command is the ApplicationMaster and does not register, so the application fails when it ends; YARN then
+        keeps the end of its standard error in the diagnostics.
+
+        Parameters
+        ----------
+        command : str
+            What bash runs on the node; without double quotes, dollars and backquotes, which YARN's script expands.
+        name : str
+            The application's name.
+        queue : str
+            Its queue.
+        memory_mib : int
+            The memory of the container.
+        tags : collection of str
+            YARN tags.
+        """
+        application_id = str(self._call("POST", "/apps/new-application", {}, None)["application-id"])
+        document = {
+            "application-id": application_id,
+            "application-name": name,
+            "application-type": "CLUSTERKIT",
+            "queue": queue,
+            "application-tags": {"tag": sorted(tags)},
+            "max-app-attempts": 1,
+            "am-container-spec": {"commands": {"command": command}},
+            "resource": {"memory": memory_mib, "vCores": 1},
+        }
+        self._call("POST", "/apps", {}, document)
+        return application_id
+
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._rest.close()

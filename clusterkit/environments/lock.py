@@ -55,6 +55,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
         The conda channels it was solved from.
     packages : tuple of LockedPackage
         What is installed, sorted by name.
+    variables : mapping of str to str
+        What a process in the environment gets, as its specification says.
     format : int
         The version of this format.
     """
@@ -65,6 +67,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     request: str = ""
     channels: tuple[str, ...] = ()
     packages: tuple[LockedPackage, ...] = ()
+    variables: dict[str, str] = {}
     format: int = 1
 
     @property

@@ -103,6 +103,10 @@ class Tree:
         Variables that a process in it needs; PLACEHOLDER stands for the prefix.
     stale : tuple of str
         The paths of this machine that must not survive in a file that is opened at run time.
+    notes : tuple of str
+        What the user should know of it: files that were edited, packages that wrote over each other.
+    directories : tuple of str
+        The paths of directories that hold nothing, and must be there.
     """
 
     python: str
@@ -114,6 +118,8 @@ class Tree:
     interpreter: frozenset[str] = frozenset({"python"})
     environment: Mapping[str, str] = field(default_factory=dict)
     stale: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
 
     @property
     def python_path(self) -> str:

@@ -1,0 +1,271 @@
+"""Read a conda prefix in place: from its own records, without conda, without its package cache, without a copy."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from clusterkit.environments.conda import activation, inventory, ownership, unbaking
+from clusterkit.environments.conda.installing import UNFINISHED, this_platform
+from clusterkit.environments.conda.records import installed_wheels, records
+from clusterkit.environments.lock import LockedPackage
+from clusterkit.environments.tree import PLACEHOLDER, File, Link, Tree
+from clusterkit.errors import ImageError
+from clusterkit.node import baking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from clusterkit.environments.conda.inventory import Inventory
+    from clusterkit.environments.conda.ownership import Owned
+    from clusterkit.environments.conda.records import CondaRecord, PathEntry, WheelRecord
+    from clusterkit.environments.tree import Bake
+
+_MARK = "conda-meta/history"
+"""What programs look for to learn that they run in a conda environment (IPython, numba); our own is empty."""
+
+
+def read(prefix: Path, *, said: Callable[[str, str], None] | None = None) -> Tree:
+    """Read a conda environment, as it is, into a tree.
+
+    Each file that holds the prefix is taken back to its package's original bytes, which the package's own SHA-256 in
+    the record proves; a file that was edited since is taken as it is, and noted. What pip has installed belongs to its
+    distributions, the last writer of a file owns it, and what was written over is noted.
+
+    Parameters
+    ----------
+    prefix : Path
+        The environment's directory; it is not written to.
+    said : callable, optional
+        Told of the stage, and of each note as a `warning`.
+
+    Returns
+    -------
+    Tree
+        Its files, links, packages and variables; `notes` has what the user should know.
+
+    Raises
+    ------
+    ImageError
+        If the directory is no complete conda environment with a Python, or a file of it cannot be packed; it names the
+        package.
+    """
+    prefix = prefix.absolute()
+    if said:
+        said("reading", str(prefix))
+    if (prefix / UNFINISHED).exists():
+        raise ImageError(
+            f"{prefix} cannot be packed",
+            why="its installation was interrupted",
+            mend="build the environment again, which finishes it",
+        )
+    tree = _Reading.of(prefix).tree()
+    if said:
+        for note in tree.notes:
+            said("warning", note)
+    return tree
+
+
+@dataclass
+class _Reading:
+    """One prefix while it is read."""
+
+    prefix: Path
+    records: Sequence[CondaRecord]
+    wheels: Sequence[WheelRecord]
+    inventory: Inventory
+    owned: Owned
+    prefixes: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, prefix: Path) -> _Reading:
+        conda, wheels, there = records(prefix), installed_wheels(prefix), inventory.take(prefix)
+        owned = ownership.owned(prefix, there, conda, wheels)
+        prefixes = list(dict.fromkeys((str(prefix), os.path.realpath(prefix))))
+        return cls(prefix, conda, wheels, there, owned, prefixes, list(owned.notes))
+
+    def tree(self) -> Tree:
+        python = self._python()
+        files = [*self._baked(), *self._others(), File(_MARK, b"", 0o644, 0)]
+        links = [*self._links(files)]
+        return Tree(
+            python=python,
+            platform=next((r.subdir for r in self.records if r.subdir.startswith("linux-")), this_platform()),
+            files=tuple(sorted(files, key=lambda file: file.path)),
+            links=tuple(sorted(links, key=lambda link: link.path)),
+            packages=tuple(self._packages()),
+            environment=activation.variables(self.prefix, self.prefixes),
+            stale=tuple(self.prefixes),
+            notes=tuple(self.notes),
+            directories=tuple(sorted(self.inventory.directories)),
+        )
+
+    def _python(self) -> str:
+        found = next((record.version for record in self.records if record.name == "python"), "")
+        if not found:
+            raise ImageError(
+                f"{self.prefix} cannot be packed",
+                why="there is no Python in it",
+                mend=f"add one: conda install -p {self.prefix} python",
+            )
+        return found
+
+    def _packages(self) -> Iterator[LockedPackage]:
+        for record in self.records:
+            if record.name not in self.owned.replaced:
+                yield LockedPackage(
+                    name=record.name,
+                    version=record.version,
+                    kind="conda",
+                    build=record.build,
+                    sha256=record.sha256,
+                    subdir=record.subdir or "noarch",
+                    url=record.url,
+                )
+        for wheel in self.wheels:
+            yield LockedPackage(name=wheel.name, version=wheel.version, kind="wheel", sha256=wheel.sha256)
+
+    def _baked(self) -> Iterator[File]:
+        """Yield the files that conda wrote the prefix into; they prove by which name the prefix was known."""
+        baked = {path: known for path, known in self.owned.conda.items() if self._is_baked(path, known[1])}
+        candidates = list(dict.fromkeys((*self.prefixes, *self._in_first_lines(baked))))
+        for path, (name, entry) in baked.items():
+            data = self._bytes(path)
+            original = self._original(data, entry, candidates)
+            yield self._edited(path, name, data) if original is None else self._packed(path, name, entry, original)
+
+    def _is_baked(self, path: str, entry: PathEntry) -> bool:
+        return bool(entry.prefix_placeholder) and path in self.inventory.files and path not in self.owned.wheels
+
+    def _in_first_lines(self, paths: Iterable[str]) -> Iterator[str]:
+        """Yield the prefixes in the first lines of scripts: that of a prefix that was moved after it was made."""
+        made = (path for path, (_, entry) in self.owned.conda.items() if entry.path_type == "unix_python_entry_point")
+        for path in (*paths, *made):
+            if path.startswith("bin/") and path in self.inventory.files and (found := self._first_line(path)):
+                yield found
+
+    def _first_line(self, path: str) -> str:
+        with (self.prefix / path).open("rb") as stream:
+            return unbaking.in_first_line(stream.read(1024))
+
+    def _original(self, data: bytes, entry: PathEntry, candidates: Iterable[str]) -> bytes | None:
+        for prefix in candidates:
+            original = unbaking.unbake(data, prefix, entry.prefix_placeholder, entry.file_mode, entry.sha256)
+            if original is not None:
+                if prefix not in self.prefixes:
+                    self.prefixes.append(prefix)
+                    self.notes.append(f"the environment was made at {prefix} and moved since; its files name that path")
+                return original
+        return None
+
+    def _packed(self, path: str, name: str, entry: PathEntry, original: bytes) -> File:
+        if entry.file_mode == "binary":
+            if len(entry.prefix_placeholder) < len(PLACEHOLDER):
+                raise ImageError(
+                    f"{name} cannot be packed",
+                    why=f"{path} has room for a prefix of {len(entry.prefix_placeholder)} bytes: it was built by a "
+                    "conda-build older than 2.0",
+                    mend=f"install a newer build of {name}: conda update {name}",
+                )
+            data: bytes = baking.bake(original, entry.prefix_placeholder, PLACEHOLDER, "binary")
+            bake: Bake | None = "binary" if os.fsencode(PLACEHOLDER) in data else None
+        else:
+            data = original.replace(os.fsencode(entry.prefix_placeholder), os.fsencode(PLACEHOLDER))
+            bake = unbaking.bake_of(data)
+        return File(path, data, self.inventory.files[path][1], len(data), name, bake)
+
+    def _edited(self, path: str, name: str, data: bytes) -> File:
+        self.notes.append(f"{path} of {name} was edited after it was installed; it is packed as it is")
+        return self._unproven(path, name, data)
+
+    def _others(self) -> Iterator[File]:
+        if self.inventory.others:
+            raise ImageError(
+                f"{self.prefix} cannot be packed",
+                why=f"{self.inventory.others[0]} is neither a file nor a link",
+                mend=f"remove {self.prefix / self.inventory.others[0]}",
+            )
+        for path, (size, mode) in self.inventory.files.items():
+            known = None if path in self.owned.wheels else self.owned.conda.get(path)
+            if known is not None and known[1].prefix_placeholder:
+                continue
+            name = self.owned.owner(path)
+            if path.endswith(".pyc") or (known and not known[1].is_made and known[1].size_in_bytes in {size, -1}):
+                yield File(path, self.prefix / path, mode, size, name)
+            else:
+                yield self._searched(path, name, edited=known is not None and not known[1].is_made)
+
+    def _searched(self, path: str, name: str, *, edited: bool) -> File:
+        """Return a file of which no record says whether it holds the prefix."""
+        size, mode = self.inventory.files[path]
+        if edited:
+            self.notes.append(f"{path} of {name} was edited after it was installed; it is packed as it is")
+        if not _holds(self.prefix / path, size, self.prefixes):
+            return File(path, self.prefix / path, mode, size, name)
+        return self._unproven(path, name, self._bytes(path))
+
+    def _unproven(self, path: str, name: str, data: bytes) -> File:
+        """Return a file with the prefix taken out where it stands; in a binary there is no room for another one."""
+        mode = self.inventory.files[path][1]
+        if b"\0" in data:
+            return File(path, self.prefix / path, mode, len(data), name)
+        placed, bake = unbaking.as_text(data, self.prefixes)
+        return File(path, placed if bake else self.prefix / path, mode, len(placed), name, bake)
+
+    def _links(self, files: list[File]) -> Iterator[Link]:
+        """Yield the links that stay inside; what others lead to is added to the files."""
+        for path, written in self.inventory.links.items():
+            target = self._inside(path, written)
+            if target:
+                yield Link(path, target, self.owned.owner(path))
+                continue
+            place = self.prefix / path
+            if place.is_dir():
+                raise ImageError(
+                    f"{self.prefix} cannot be packed",
+                    why=f"{path} is a link to the directory {written}, outside of the environment",
+                    mend=f"copy the directory into the environment, or remove {place}",
+                )
+            if place.is_file():
+                self.notes.append(f"{path} is a link to {written}, outside of the environment; the file is packed")
+                size, mode = place.stat().st_size, 0o755 if os.access(place, os.X_OK) else 0o644
+                files.append(File(path, place.resolve(), mode, size, self.owned.owner(path)))
+            else:
+                self.notes.append(f"{path} is a link to {written}, which does not exist; it is left out")
+
+    def _inside(self, path: str, written: str) -> str:
+        """Return a link's target relative to it; empty where it leads out of the prefix."""
+        folder = posixpath.dirname(path)
+        for prefix in self.prefixes if written.startswith("/") else ():
+            if written.startswith(f"{prefix}/"):
+                return posixpath.relpath(written[len(prefix) + 1 :], folder or ".")
+        target = posixpath.normpath(posixpath.join(folder, written))
+        return "" if written.startswith("/") or re.match(r"\.\.(/|$)", target) else written
+
+    def _bytes(self, path: str) -> bytes:
+        try:
+            return (self.prefix / path).read_bytes()
+        except OSError as exc:
+            raise inventory.unreadable(exc) from exc
+
+
+def _holds(file: Path, size: int, prefixes: Iterable[str]) -> bool:
+    """Whether a file holds one of the prefixes; a large one is mapped, not read."""
+    import mmap  # noqa: PLC0415
+
+    if not size:
+        return False
+    try:
+        with file.open("rb") as stream:
+            if size < 1 << 20:
+                data: bytes | mmap.mmap = stream.read()
+            else:
+                data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return any(data.find(os.fsencode(prefix)) >= 0 for prefix in prefixes)
+    except OSError as exc:
+        raise inventory.unreadable(exc) from exc

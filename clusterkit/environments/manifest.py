@@ -9,7 +9,7 @@ import msgspec
 
 from clusterkit.environments.lock import LockedPackage
 
-LayerKind = Literal["interpreter", "binaries", "packages", "prefix", "code", "java"]
+LayerKind = Literal["interpreter", "binaries", "packages", "prefix", "code", "java", "native"]
 
 
 class StoredLayer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +28,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         The SHA-256 of the uncompressed tar stream, 64 hexadecimal digits: the layer's name.
     kind : str
         `interpreter`, `binaries` (one large package), `packages` (the others), `prefix` (the files a node writes its
-        prefix into), `code` (the user's own), `java`.
+        prefix into), `code` (the user's own), `java`, `native` (a whole image with its prefix
+        written, for the native transport; in no manifest).
     name : str
         What is in it, for people: `mkl`, `packages`, `mypackage`.
     files : int

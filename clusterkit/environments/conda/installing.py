@@ -74,8 +74,9 @@ def drift(lock: Lock, prefix: Path) -> tuple[str, ...]:
     ImageError
         If the prefix is no conda environment.
     """
-    there = {record.name: (record.version, record.build, record.sha256) for record in records(prefix)}
-    wheels = {wheel.name: wheel.version for wheel in installed_wheels(prefix)}
+    conda = records(prefix)
+    there = {record.name: (record.version, record.build, record.sha256) for record in conda}
+    wheels = {wheel.name: wheel.version for wheel in installed_wheels(prefix, conda, lock.platform)}
     found = []
     for package in lock.packages:
         wanted = (package.version, package.build, package.sha256)

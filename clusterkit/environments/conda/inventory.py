@@ -61,7 +61,12 @@ def take(prefix: Path) -> Inventory:
             raise unreadable(exc) from exc
         if below and not entries:
             inventory.directories.append(below)
-    return inventory
+    return Inventory(
+        dict(sorted(inventory.files.items())),
+        dict(sorted(inventory.links.items())),
+        sorted(inventory.directories),
+        sorted(inventory.others),
+    )
 
 
 def unreadable(error: OSError) -> ImageError:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import os
 import posixpath
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from clusterkit.environments import elf
+from clusterkit.environments.code import editables
 from clusterkit.environments.conda import activation, inventory, ownership, unbaking
 from clusterkit.environments.conda.installing import UNFINISHED, this_platform
-from clusterkit.environments.conda.records import installed_wheels, records
+from clusterkit.environments.conda.records import installed_wheels, joined, records, site_packages
 from clusterkit.environments.lock import LockedPackage
-from clusterkit.environments.tree import PLACEHOLDER, File, Link, Tree
+from clusterkit.environments.tree import PLACEHOLDER, Code, File, Link, Tree
 from clusterkit.errors import ImageError
 from clusterkit.node import baking
 
@@ -75,6 +81,7 @@ class _Reading:
     """One prefix while it is read."""
 
     prefix: Path
+    platform: str
     records: Sequence[CondaRecord]
     wheels: Sequence[WheelRecord]
     inventory: Inventory
@@ -84,25 +91,30 @@ class _Reading:
 
     @classmethod
     def of(cls, prefix: Path) -> _Reading:
-        conda, wheels, there = records(prefix), installed_wheels(prefix), inventory.take(prefix)
+        conda, there = records(prefix), inventory.take(prefix)
+        platform = next((record.subdir for record in conda if record.subdir.startswith("linux-")), this_platform())
+        wheels = installed_wheels(prefix, conda, platform)
         owned = ownership.owned(prefix, there, conda, wheels)
         prefixes = list(dict.fromkeys((str(prefix), os.path.realpath(prefix))))
-        return cls(prefix, conda, wheels, there, owned, prefixes, list(owned.notes))
+        return cls(prefix, platform, conda, wheels, there, owned, prefixes, list(owned.notes))
 
     def tree(self) -> Tree:
         python = self._python()
         files = [*self._baked(), *self._others(), File(_MARK, b"", 0o644, 0)]
         links = [*self._links(files)]
+        code, files = self._code(files)
+        files = _records_without_paths(files, self.wheels)
         return Tree(
             python=python,
-            platform=next((r.subdir for r in self.records if r.subdir.startswith("linux-")), this_platform()),
+            platform=self.platform,
             files=tuple(sorted(files, key=lambda file: file.path)),
             links=tuple(sorted(links, key=lambda link: link.path)),
             packages=tuple(self._packages()),
+            code=code,
             environment=activation.variables(self.prefix, self.prefixes),
             stale=tuple(self.prefixes),
             notes=tuple(self.notes),
-            directories=tuple(sorted(self.inventory.directories)),
+            directories=tuple(self.inventory.directories),
         )
 
     def _python(self) -> str:
@@ -127,8 +139,7 @@ class _Reading:
                     subdir=record.subdir or "noarch",
                     url=record.url,
                 )
-        for wheel in self.wheels:
-            yield LockedPackage(name=wheel.name, version=wheel.version, kind="wheel", sha256=wheel.sha256)
+        yield from (wheel.package for wheel in self.wheels)
 
     def _baked(self) -> Iterator[File]:
         """Yield the files that conda wrote the prefix into; they prove by which name the prefix was known."""
@@ -195,10 +206,10 @@ class _Reading:
             if known is not None and known[1].prefix_placeholder:
                 continue
             name = self.owned.owner(path)
-            if path.endswith(".pyc") or (known and not known[1].is_made and known[1].size_in_bytes in {size, -1}):
+            if path.endswith(".pyc") or (known is not None and known[1].is_whole(size)):
                 yield File(path, self.prefix / path, mode, size, name)
             else:
-                yield self._searched(path, name, edited=known is not None and not known[1].is_made)
+                yield self._searched(path, name, edited=known is not None and known[1].is_known)
 
     def _searched(self, path: str, name: str, *, edited: bool) -> File:
         """Return a file of which no record says whether it holds the prefix."""
@@ -213,9 +224,24 @@ class _Reading:
         """Return a file with the prefix taken out where it stands; in a binary there is no room for another one."""
         mode = self.inventory.files[path][1]
         if b"\0" in data:
-            return File(path, self.prefix / path, mode, len(data), name)
+            return self._linked(path, name, data, mode)
         placed, bake = unbaking.as_text(data, self.prefixes)
         return File(path, placed if bake else self.prefix / path, mode, len(placed), name, bake)
+
+    def _code(self, files: list[File]) -> tuple[tuple[Code, ...], list[File]]:
+        """Return the user's own code, and the files without what names its folders."""
+        site = site_packages(self.prefix)
+        if site is None:
+            return (), files
+        found = editables(site, self.prefix, said=lambda _stage, detail: self.notes.append(detail))
+        below = str(site.relative_to(self.prefix))
+        changed = {f"{below}/{name}": data for name, data in found.replaced.items()}
+        kept = [file for file in files if file.path not in changed]
+        for file in files:
+            data = changed.get(file.path)
+            if data is not None:
+                kept.append(dataclasses.replace(file, source=data, size_bytes=len(data), bake=None))
+        return found.code, kept
 
     def _links(self, files: list[File]) -> Iterator[Link]:
         """Yield the links that stay inside; what others lead to is added to the files."""
@@ -247,11 +273,45 @@ class _Reading:
         target = posixpath.normpath(posixpath.join(folder, written))
         return "" if written.startswith("/") or re.match(r"\.\.(/|$)", target) else written
 
+    def _linked(self, path: str, name: str, data: bytes, mode: int) -> File:
+        """Return a binary; one that was compiled in the prefix looks for its libraries beside itself from now on."""
+        known = elf.read(data)
+        search = (known.rpath or known.runpath) if known else ()
+        if not any(prefix in directory for prefix in self.prefixes for directory in search):
+            return File(path, self.prefix / path, mode, len(data), name)
+        moved = ":".join(self._relative(directory, posixpath.dirname(path)) for directory in search)
+        changed = elf.with_rpath(self.prefix / path, moved, force=bool(known and known.rpath))
+        return File(path, changed, mode, len(changed), name)
+
+    def _relative(self, directory: str, folder: str) -> str:
+        for prefix in self.prefixes:
+            if directory == prefix or directory.startswith(f"{prefix}/"):
+                return "$ORIGIN/" + posixpath.relpath(directory[len(prefix) + 1 :] or ".", folder or ".")
+        return directory
+
     def _bytes(self, path: str) -> bytes:
         try:
             return (self.prefix / path).read_bytes()
         except OSError as exc:
             raise inventory.unreadable(exc) from exc
+
+
+def _records_without_paths(files: list[File], wheels: Iterable[WheelRecord]) -> list[File]:
+    """Return files where no RECORD holds the digest of a script with this machine's prefix in it."""
+    baked = {file.path for file in files if file.bake}
+    changed = {f"{wheel.info}/RECORD": wheel for wheel in wheels if not baked.isdisjoint(wheel.files)}
+    return [_undigested(file, baked) if file.path in changed else file for file in files]
+
+
+def _undigested(record: File, baked: set[str]) -> File:
+    site = PurePosixPath(record.path).parent.parent
+    rows = csv.reader(record.read().decode("utf-8", "surrogateescape").splitlines())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [row[0], "", ""] if row and joined(site, row[0]) in baked else row for row in rows
+    )
+    data = text.getvalue().encode("utf-8", "surrogateescape")
+    return dataclasses.replace(record, source=data, size_bytes=len(data))
 
 
 def _holds(file: Path, size: int, prefixes: Iterable[str]) -> bool:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from clusterkit.environments import code
+from clusterkit.environments.wheels import installed
 from clusterkit.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from clusterkit.environments.lock import LockedPackage
 
 
 class PathEntry(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +40,15 @@ class PathEntry(msgspec.Struct, frozen=True, gc=False):
     def is_made(self) -> bool:
         """Whether the installer made it: an entry point or byte code, which the package does not hold."""
         return self.path_type not in {"hardlink", "softlink", "directory"}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the record says what the file holds."""
+        return bool(self.sha256) and not self.is_made
+
+    def is_whole(self, size_bytes: int) -> bool:
+        """Whether a file of this size is, as far as its size can tell, what the package brought: free of any prefix."""
+        return self.is_known and self.size_in_bytes in {size_bytes, -1}
 
 
 class _Paths(msgspec.Struct, frozen=True):
@@ -66,23 +79,27 @@ class WheelRecord:
 
     Parameters
     ----------
-    name : str
-        Its normalised name.
-    version : str
-        Its version.
+    package : LockedPackage
+        Its name, version and digest.
     info : str
         Its `.dist-info` directory, below the prefix.
     files : mapping of str to str
         Its files below the prefix, each with its digest as RECORD writes it (`sha256=...`); empty where there is none.
-    sha256 : str
-        The digest of its RECORD.
     """
 
-    name: str
-    version: str
+    package: LockedPackage
     info: str
     files: dict[str, str]
-    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Its normalised name."""
+        return self.package.name
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+        return self.package.version
 
 
 def records(prefix: Path) -> tuple[CondaRecord, ...]:
@@ -116,46 +133,61 @@ def _record(file: Path, decoder: Any) -> CondaRecord:
     return record
 
 
-def installed_wheels(prefix: Path) -> tuple[WheelRecord, ...]:
-    """Return the distributions in a prefix that conda has not installed, as their RECORD describes them."""
-    site = _site_packages(prefix)
+def installed_wheels(prefix: Path, conda: Sequence[CondaRecord], platform: str) -> tuple[WheelRecord, ...]:
+    """Return the distributions in a prefix that conda has not installed, as their RECORD describes them.
+
+    Parameters
+    ----------
+    prefix : Path
+        The prefix.
+    conda : sequence of CondaRecord
+        What conda has installed.
+    platform : str
+        `linux-64` or `linux-aarch64`.
+    """
+    site = site_packages(prefix)
     if site is None:
         return ()
-    return tuple(
-        _wheel(info, site, prefix) for info in sorted(site.glob("*.dist-info")) if _installer(info) not in {"conda", ""}
-    )
+    brought = {e.path: e for record in conda for e in record.entries if e.path.endswith(("/METADATA", "/INSTALLER"))}
+    infos = [info for info in sorted(site.glob("*.dist-info")) if not _is_condas(info, prefix, brought)]
+    known = {(each.name, each.version): each for each in installed.distributions(site)} if infos else {}
+    below = PurePosixPath(site.relative_to(prefix))
+    found = []
+    for info in infos:
+        name, _, version = info.name.removesuffix(".dist-info").partition("-")
+        each = known.get((code.normalised(name), version))
+        if each is not None:
+            found.append(WheelRecord(each.locked(platform), str(below / info.name), dict(_recorded(info, below))))
+    return tuple(found)
 
 
-def _site_packages(prefix: Path) -> Path | None:
+def site_packages(prefix: Path) -> Path | None:
+    """Return where the Python packages of a prefix lie; None where there are none."""
     return next(iter(sorted(prefix.glob("lib/python3.*/site-packages"))), None)
 
 
-def _installer(info: Path) -> str:
-    try:
-        return (info / "INSTALLER").read_text(encoding="utf-8").strip()
-    except OSError:
-        return "" if not (info / "RECORD").exists() else "unknown"
+def _is_condas(info: Path, prefix: Path, brought: Mapping[str, PathEntry]) -> bool:
+    """Whether a `.dist-info` came with a conda package: pip leaves its own INSTALLER in the one it puts there."""
+    if not (info / "METADATA").is_file():
+        return True
+    below = str(info.relative_to(prefix))
+    entry, installer = brought.get(f"{below}/INSTALLER"), info / "INSTALLER"
+    if entry is None:
+        return f"{below}/METADATA" in brought
+    return installer.is_file() and hashlib.sha256(installer.read_bytes()).hexdigest() == entry.sha256
 
 
-def _wheel(info: Path, site: Path, prefix: Path) -> WheelRecord:
-    name, _, version = info.name.removesuffix(".dist-info").partition("-")
+def _recorded(info: Path, below: PurePosixPath) -> Iterator[tuple[str, str]]:
     record = info / "RECORD"
-    content = record.read_bytes() if record.exists() else b""
-    below = PurePosixPath(site.relative_to(prefix))
-    files = dict(_recorded(content.decode("utf-8", "surrogateescape"), below))
-    normal = re.sub(r"[-_.]+", "-", name).lower()
-    return WheelRecord(normal, version, str(below / info.name), files, hashlib.sha256(content).hexdigest())
-
-
-def _recorded(text: str, below: PurePosixPath) -> Iterator[tuple[str, str]]:
+    text = record.read_text("utf-8", "surrogateescape") if record.is_file() else ""
     for row in csv.reader(text.splitlines()):
         if len(row) >= 2 and row[0]:
-            path = _joined(below, row[0])
+            path = joined(below, row[0])
             if path:
                 yield path, row[1]
 
 
-def _joined(below: PurePosixPath, path: str) -> str:
+def joined(below: PurePosixPath, path: str) -> str:
     """Return a path of RECORD below the prefix; empty where it leads out of it."""
     parts: list[str] = list(below.parts)
     for part in PurePosixPath(path).parts:

@@ -77,9 +77,9 @@ def bake_of(data: bytes) -> Bake | None:
 
 
 def in_first_line(data: bytes) -> str:
-    """Return the prefix of the interpreter in a script's first line, empty where there is none."""
+    """Return the prefix of the interpreter in a script's first line, empty where there is none or it is `/usr`."""
     found = _INTERPRETER_LINE.match(data)
-    return os.fsdecode(found[1]) if found else ""
+    return os.fsdecode(found[1]) if found and found[1] != b"/usr" else ""
 
 
 def _texts(data: bytes, old: bytes, new: bytes) -> Iterator[bytes]:

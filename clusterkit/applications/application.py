@@ -62,6 +62,10 @@ class Driver(Protocol):
         """What was asked for, as plain values."""
 
     @property
+    def image(self) -> Mapping[str, str]:
+        """The environment image it runs from; empty where there is none."""
+
+    @property
     def stderr_tail(self) -> str:
         """The end of the job's standard error."""
 
@@ -129,7 +133,7 @@ class Application:
         self._id = application_id
         self._driver = driver
         self._reports = reports
-        self._recording = Recording(reports, driver.spec, cluster.name) if driver and reports else None
+        self._recording = Recording(reports, driver, cluster.name) if driver and reports else None
         self._cause: Cause | None = None
 
     def __repr__(self) -> str:
@@ -261,12 +265,25 @@ class Application:
             return None
         report = self._reports.load(self.id)
         if report is None or report.complete:
-            return report
+            return self._with_nodes(report) if report else None
         with contextlib.suppress(ClusterkitError):
             last = self.report()
             report = report.with_state(last)
             if last.ended:
                 report = self._completed(report, last)
+                self._reports.save(report)
+        return report
+
+    def _with_nodes(self, report: Report) -> Report:
+        """Return a report with what its containers told of their image, which is known once YARN has their logs."""
+        from clusterkit.applications import node_reports  # noqa: PLC0415 - only for a job that had an image
+
+        if not report.image or report.nodes or self._reports is None:
+            return report
+        with contextlib.suppress(ClusterkitError):
+            nodes = node_reports.collect(self.cluster, report.id)
+            if nodes:
+                report = msgspec.structs.replace(report, nodes=nodes)
                 self._reports.save(report)
         return report
 

@@ -32,11 +32,10 @@ fact() { echo "clusterkit-fact $1=$2" >&2; }
 fact architecture "$(uname -m)"
 fact glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)"
 fact java "$("${JAVA_HOME:-/usr}/bin/java" -version 2>&1 | sed -n '1s/.*"\\(.*\\)".*/\\1/p')"
-cache=CACHE
-mkdir -p "$cache" 2>/dev/null && chmod 1777 "$cache" 2>/dev/null
-probe="$cache/.probe-$$"
+place=$(dirname CACHE)
+probe="$place/.clusterkit-probe-$$"
 if printf '#!/bin/sh\\nexit 0\\n' 2>/dev/null >"$probe" && chmod 700 "$probe" && "$probe" 2>/dev/null
-then fact cache usable; else fact cache "$([ -w "$cache" ] && echo noexec || echo refused)"; fi
+then fact cache usable; else fact cache "$([ -w "$place" ] && echo noexec || echo refused)"; fi
 rm -f "$probe" 2>/dev/null
 exit 1
 """

@@ -14,8 +14,9 @@ from clusterkit.applications.report import Report, StageTime
 from clusterkit.errors import ClusterkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from clusterkit.applications.application import Driver
     from clusterkit.applications.report import Reports
     from clusterkit.applications.why.cause import Cause
     from clusterkit.hadoop.resource_manager import ApplicationReport
@@ -30,15 +31,16 @@ class Recording:
     ----------
     reports : Reports
         Where it is kept.
-    spec : mapping of str to object
-        What was asked for, as plain values.
+    driver : Driver
+        What was asked for, and the image it runs from.
     cluster : str
         The name of the cluster.
     """
 
-    def __init__(self, reports: Reports, spec: Mapping[str, Any], cluster: str) -> None:
+    def __init__(self, reports: Reports, driver: Driver, cluster: str) -> None:
         self._reports = reports
-        self._spec = dict(spec)
+        self._spec: dict[str, Any] = dict(driver.spec)
+        self._image = dict(driver.image)
         self._cluster = cluster
         self._began_s = time.monotonic()
         self._stages: list[StageTime] = []
@@ -88,6 +90,7 @@ class Recording:
             deploy_mode=str(self._spec.get("deploy_mode", "client")),
             cluster=self._cluster,
             spec=self._spec,
+            image=self._image,
             stages=tuple(self._stages),
             submitted=datetime.now(UTC),
             written=datetime.now(UTC),

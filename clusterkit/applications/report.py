@@ -21,7 +21,6 @@ KEPT = timedelta(days=180)
 """How long a report is kept."""
 
 _SWEEP_EACH = 25
-_SHARED = 0o1777
 _PRIVATE_DIRECTORY = 0o750
 _PRIVATE_FILE = 0o640
 
@@ -31,6 +30,27 @@ class StageTime(msgspec.Struct, frozen=True):
 
     stage: str
     began_s: float
+
+
+class NodeReport(msgspec.Struct, frozen=True):
+    """How one container came to its image.
+
+    Parameters
+    ----------
+    container : str
+        The container's id.
+    hit : bool
+        Whether the image was on its node.
+    seconds : float
+        How long it took.
+    blas : str
+        The BLAS that it computes with, where the image has one.
+    """
+
+    container: str
+    hit: bool
+    seconds: float
+    blas: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +64,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         Where its driver runs: `client` or `cluster`.
     spec : dict
         What was asked for, secrets hidden.
+    image : dict
+        The environment image it ran from: `id`, `name`, `lock`, `transport`, `proof`; empty where there was none.
+    nodes : tuple of NodeReport
+        How its containers came to the image, once their logs are there.
     stages : tuple of StageTime
         The stages, as they were seen by the command that launched it.
     state, final_status : str
@@ -69,6 +93,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = ""
     deploy_mode: str = "client"
     spec: dict[str, Any] = msgspec.field(default_factory=dict)
+    image: dict[str, str] = msgspec.field(default_factory=dict)
+    nodes: tuple[NodeReport, ...] = ()
     stages: tuple[StageTime, ...] = ()
     state: str = "SUBMITTED"
     final_status: str = "UNDEFINED"
@@ -169,7 +195,6 @@ class Reports:
         directory = f"{self._root}/applications/{application_id}"
         if self._cluster.hdfs.exists(directory):
             return
-        for shared in (self._root, f"{self._root}/applications"):
-            if not self._cluster.hdfs.exists(shared):
-                self._cluster.hdfs.mkdirs(shared, mode=_SHARED)
+        self._cluster.hdfs.share(self._root)
+        self._cluster.hdfs.share(f"{self._root}/applications")
         self._cluster.hdfs.mkdirs(directory, mode=_PRIVATE_DIRECTORY)

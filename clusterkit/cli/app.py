@@ -279,6 +279,12 @@ def _kept_facts(kept: Report) -> Iterator[tuple[str, str]]:
     yield "finished", _clock(kept.finished) or "-"
     for stage in kept.stages:
         yield f"stage {stage.stage}", f"began after {units.format_duration(stage.began_s)}"
+    for key, text in kept.image.items():
+        yield f"image {key}", text
+    for node in kept.nodes:
+        found = "the image was on the node" if node.hit else "the image was unpacked"
+        told = f"; computes with {node.blas}" if node.blas else ""
+        yield node.container, f"{found}: {units.format_duration(node.seconds)}{told}"
     for key, value in kept.spec.items():
         yield f"spec {key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if kept.cause is not None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.command("submit", context_settings={"allow_interspersed_args": False})
 @settings_options(
     "cluster",
+    "env",
     "deploy_mode",
     "queue",
     "name",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     "env_vars",
     "principal",
     "keytab",
+    "transport",
 )
 @click.option("--detach", is_flag=True, help="Print the application's id and leave it running; implies cluster mode.")
 @click.option("--dry-run", is_flag=True, help="Print everything that would be done, and do nothing.")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clusterkit.embedded.class_data import Archive
     from clusterkit.embedded.layout import Layout
     from clusterkit.hadoop.cluster import Cluster
+    from clusterkit.launch.images import Shipment
     from clusterkit.launchers.spark.driver import Output
     from clusterkit.launchers.spark.home import SparkHome
     from clusterkit.launchers.spark.plan import NodePython, Site, SparkPlan
@@ -53,6 +54,8 @@ class Prepared:
         The directory of HDFS where the application's report is kept.
     embedded : Layout or None
         Where the cluster lies on this machine, where we run it.
+    shipment : Shipment or None
+        The environment image that has to be on the cluster; None where the nodes' own Python runs the job.
     """
 
     plan: SparkPlan
@@ -60,6 +63,7 @@ class Prepared:
     archive: Archive
     hdfs_root: str
     embedded: Layout | None
+    shipment: Shipment | None = None
 
 
 def submit(job: str | Path, *, args: Sequence[str] = (), **keywords: object) -> Application:
@@ -130,8 +134,8 @@ def spark(name: str | None = None, **keywords: object) -> SparkSession:
     settings = setting_layers.load(keywords={**keywords, "name": name or keywords.get("name")}, environ=os.environ)
     spec = JobSpec.for_session(settings, settings.name or "clusterkit")
     cluster = find_cluster(settings, environ=os.environ, start=_log_stage)
-    prepared = plan(spec, settings, cluster, environ=os.environ)
-    _ready(prepared, None)
+    prepared = plan(spec, settings, cluster, environ=os.environ, tell=_log_stage)
+    _ready(prepared, _log_stage)
     return session.start(prepared.plan, environ=os.environ)
 
 
@@ -175,11 +179,15 @@ def prepare(
     settings = setting_layers.load(flags, keywords=keywords, environ=environ)
     spec = JobSpec.from_settings(settings, job, args)
     cluster = find_cluster(settings, environ=environ, start=start)
-    return plan(spec, settings, cluster, environ=environ)
+    return plan(spec, settings, cluster, environ=environ, tell=start)
 
 
-def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mapping[str, str]) -> Prepared:
+def plan(
+    spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mapping[str, str], tell: Tell | None = None
+) -> Prepared:
     """Plan everything that the launch of a job will do; `launch` does it.
+
+    The image of its environment is built on this machine, where it is not yet; nothing is sent.
 
     Parameters
     ----------
@@ -191,11 +199,15 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
         Where it goes.
     environ : mapping of str to str
         The environment of the launch.
+    tell : callable, optional
+        Told of what takes a while.
 
     Raises
     ------
     LaunchError
         If Spark is missing or not supported.
+    ImageError
+        If its environment cannot be built, or the nodes cannot run it.
     ClusterError
         If no supported Java is found, or the cluster does not answer.
     SpecError
@@ -203,6 +215,7 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
     """
     from clusterkit.embedded.class_data import spark_archive  # noqa: PLC0415
     from clusterkit.hadoop.java import find_java  # noqa: PLC0415
+    from clusterkit.launch import images  # noqa: PLC0415
     from clusterkit.launchers.spark import preflight  # noqa: PLC0415
     from clusterkit.launchers.spark.home import find_spark  # noqa: PLC0415
     from clusterkit.launchers.spark.launcher import jvm_options  # noqa: PLC0415
@@ -219,14 +232,17 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
         archive_options=archive.jvm_options,
         on_nodes=cluster.embedded,
     )
+    defaults = machine_defaults(environ)
+    environment = images.wanted(spec, settings, cluster, defaults)
+    shipment = images.shipment(environment, spec, settings, cluster, tell=tell) if environment else None
     planned = plan_spark(
         spec,
         _site(cluster, spark, settings),
         spark=spark,
         jvm=jvm,
-        python=_node_python(cluster, spark),
+        python=shipment.python if shipment else _node_python(cluster, spark),
         directory=settings.data_dir / "launches" / f"clusterkit-{secrets.token_hex(8)}",
-        machine_defaults=machine_defaults(environ),
+        machine_defaults=defaults,
     )
     try:
         preflight.check(planned, cluster.resource_manager)
@@ -234,7 +250,7 @@ def plan(spec: JobSpec, settings: Settings, cluster: Cluster, *, environ: Mappin
         place = settings.origin(exc.key).place if exc.key in BY_KEY else ""
         raise (exc.at(place) if place else exc) from exc
     embedded = next((each for each in embedded_layouts(settings) if each.conf == cluster.conf_dir), None)
-    return Prepared(planned, cluster, archive, settings.hdfs_root, embedded)
+    return Prepared(planned, cluster, archive, settings.hdfs_root, embedded, shipment)
 
 
 def launch(
@@ -260,7 +276,7 @@ def launch(
     Raises
     ------
     StoreError
-        If Spark's jars cannot be put on HDFS.
+        If its image or Spark's jars cannot be put on HDFS.
     """
     from clusterkit.applications.application import Application  # noqa: PLC0415
     from clusterkit.applications.report import Reports  # noqa: PLC0415
@@ -282,6 +298,8 @@ def _ready(prepared: Prepared, tell: Tell | None) -> None:
         background.build(prepared.embedded, prepared.archive)
     else:
         prepared.archive.build_in_background()
+    if prepared.shipment is not None:
+        prepared.shipment.ship(tell)
     if prepared.plan.spark_archive is not None:
         jars.put(prepared.plan.spark_archive, prepared.cluster.hdfs, tell=tell)
 

@@ -88,6 +88,11 @@ class Handover:
         return plain
 
     @property
+    def image(self) -> Mapping[str, str]:
+        """The environment image it runs from; empty where there is none."""
+        return self._plan.image
+
+    @property
     def executors(self) -> int:
         """How many executors it asks for, at most."""
         return executors_wanted(self._plan.conf)

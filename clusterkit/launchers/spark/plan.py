@@ -44,6 +44,12 @@ class NodeImage(msgspec.Struct, frozen=True, kw_only=True):
         The image's digest.
     name : str
         The environment's name.
+    lock : str
+        The digest of its lock.
+    transport : str
+        How it reaches the nodes: `fast` or `native`.
+    proof : str
+        Which BLAS it was seen to use.
     archives, files : tuple of str
         What the containers get: URIs on HDFS, each with the name it has there.
     variables : mapping of str to str
@@ -56,11 +62,25 @@ class NodeImage(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     name: str
+    lock: str = ""
+    transport: str = "fast"
+    proof: str = ""
     archives: tuple[str, ...]
     files: tuple[str, ...]
     variables: dict[str, str]
     driver_python: Path
     pyspark: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What an application's report keeps of it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "lock": self.lock,
+            "transport": self.transport,
+            "proof": self.proof,
+        }
 
 
 class NodePython(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +160,8 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
         The variables added to the caller's.
     conf_dir : Path
         The Hadoop configuration directory.
+    image : dict of str to str
+        The environment image it runs from: its id, name, lock, transport and proof; empty where there is none.
     spark_archive : SparkArchive or None
         Spark's jars as they have to be on HDFS before the launch; None where nothing has to.
     uploads : tuple of Upload
@@ -158,6 +180,7 @@ class SparkPlan(msgspec.Struct, frozen=True, kw_only=True):
     job_path: tuple[Path, ...]
     environment: dict[str, str]
     conf_dir: Path
+    image: dict[str, str] = {}
     spark_archive: SparkArchive | None = None
     uploads: tuple[Upload, ...] = ()
     notes: tuple[str, ...] = ()
@@ -303,6 +326,7 @@ def plan_spark(
         | _archives_environment(spark, python)
         | _python_environment(conf),
         conf_dir=site.conf_dir,
+        image=image.facts if image else {},
         spark_archive=archive,
         uploads=_uploads(spec),
         notes=_notes(spec, python, conf),

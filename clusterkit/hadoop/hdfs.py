@@ -52,6 +52,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """How much is read or written at once."""
 
 _PAGE = 1000
+_SHARED = 0o1777
 _PACKETS = 16  # of 64 KiB: one guarded call for each would cost more than the reading
 _T = TypeVar("_T")
 _NO_QUOTA = 2**64 - 1
@@ -152,6 +153,15 @@ class Hdfs:
         """Make a directory and those above it; one that exists is left as it is."""
         self._call(path, "was not made", lambda hdfs, p: hdfs.mkdirs(p, mode, create_parent=True))
 
+    def share(self, path: str) -> None:
+        """Make a directory where each user may put things and nobody can take another's away, unless it is there."""
+        if self.exists(path):
+            return
+        parent = str(PurePosixPath(self._bare(path)).parent)
+        if not self.exists(parent):
+            self.mkdirs(parent)  # a NameNode would give them the mode of the last one
+        self.mkdirs(path, mode=_SHARED)
+
     def open(self, path: str) -> HdfsReader:
         """Open a file for reading at any place."""
         return HdfsReader(self, path, self._call(path, "was not opened", lambda hdfs, p: hdfs.read(p)))
@@ -246,6 +256,20 @@ class Hdfs:
     def set_owner(self, path: str, *, owner: str | None = None, group: str | None = None) -> None:
         """Set owner, group, or both; only HDFS's superuser may."""
         self._call(path, "was not given its owner", lambda hdfs, p: hdfs.set_owner(p, owner, group))
+
+    def set_replication(self, path: str, copies: int) -> None:
+        """Set how many DataNodes shall hold a file; they copy it among themselves in the background."""
+        self._call(path, "was not given more copies", lambda hdfs, p: hdfs.set_replication(p, copies))
+
+    def touch(self, path: str) -> None:
+        """Set the time a file was last changed to now, by our clock."""
+        now_ms = int(time.time() * 1000)
+        self._call(path, "was not touched", lambda hdfs, p: hdfs.set_times(p, now_ms, now_ms))
+
+    @functools.cached_property
+    def superuser(self) -> str:
+        """Who owns the root directory: he may do everything."""
+        return self.status("/").owner
 
     def summary(self, path: str) -> ContentSummary:
         """Return what lies under a path, and its quotas."""

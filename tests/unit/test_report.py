@@ -30,6 +30,10 @@ class FakeHdfs:
         """Make a directory."""
         self.directories[path] = mode
 
+    def share(self, path):
+        """Make a directory for all users."""
+        self.directories[path] = 0o1777
+
     def write(self, path, data, *, overwrite, mode):
         """Write a file."""
         self.files[path] = (data, mode)

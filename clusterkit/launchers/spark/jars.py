@@ -12,6 +12,9 @@ import msgspec
 
 from clusterkit import units
 from clusterkit.errors import StoreError
+from clusterkit.store.blob import Blob
+from clusterkit.store.hdfs import HdfsStore
+from clusterkit.store.refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
 _EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _READABLE = 0o644 << 16
-_SHARED = 0o1777
 
 
 class SparkArchive(msgspec.Struct, frozen=True):
@@ -54,30 +56,28 @@ def put(archive: SparkArchive, hdfs: Hdfs, *, tell: Callable[[str, str], None] |
     StoreError
         If HDFS refuses it, or what is there belongs to another user.
     """
-    if hdfs.exists(archive.uri):
-        _check_owner(archive, hdfs)
-        return
-    _make_root(archive, hdfs)
-    with tempfile.TemporaryDirectory(prefix="clusterkit-") as directory:
-        local = Path(directory, "spark.zip")
-        _pack(archive.jars, local)
-        hdfs.put(local, archive.uri, progress=_told(tell))
+    directory, _, name = archive.uri.rpartition("/")
+    root, _, kind = directory.rpartition("/")
+    store = HdfsStore(hdfs, root)
+    blob = Blob(name, kind, None, what="Spark's jars")
+    with explained(store, "Spark's jars were not stored"):
+        if hdfs.exists(archive.uri):
+            _check_owner(archive, store)
+            return
+        with tempfile.TemporaryDirectory(prefix="clusterkit-") as scratch:
+            local = Path(scratch, "spark.zip")
+            _pack(archive.jars, local)
+            store.put(blob, local, progress=_told(tell))
+        _check_owner(archive, store)
 
 
-def _make_root(archive: SparkArchive, hdfs: Hdfs) -> None:
-    """Make the directory that all users share as their reports need it, whoever of them comes first."""
-    root = archive.uri.rsplit("/", 2)[0]
-    if not hdfs.exists(root):
-        hdfs.mkdirs(root, mode=_SHARED)
-
-
-def _check_owner(archive: SparkArchive, hdfs: Hdfs) -> None:
+def _check_owner(archive: SparkArchive, store: HdfsStore) -> None:
     """Refuse jars that another user put there: they would run as us. Those of the superuser are everybody's."""
-    owner = hdfs.status(archive.uri).owner
-    if owner not in {hdfs.user, hdfs.status("/").owner}:
+    owner = store.files.status(archive.uri).owner
+    if owner not in store.trusted:
         raise StoreError(
             f"Spark's jars at {archive.uri} are not used",
-            why=f"they belong to {owner}, who could change them, and they would run as {hdfs.user}",
+            why=f"they belong to {owner}, who could change them, and they would run as {store.user}",
             mend="set hdfs_root to a directory of your own, or have the HDFS superuser put them there",
             uri=archive.uri,
         )

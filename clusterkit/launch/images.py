@@ -82,7 +82,7 @@ class Shipment:
         report = put.image(self.manifest, self.source, self.target, form=self.form, beside=self.beside, said=tell)
         names.point(self.target, self.manifest.name, self.manifest.id)
         planned = {entry.partition("#")[0] for entry in (*self._image.archives, *self._image.files)}
-        elsewhere = [stored for stored in report.files if stored.uri not in planned]
+        elsewhere = [stored for stored in (*report.files, report.manifest) if stored.uri not in planned]
         if elsewhere:
             raise StoreError(
                 f"{elsewhere[0].blob.what} is not where the launch expects it",
@@ -316,15 +316,15 @@ def _beside(source: DirectoryStore) -> tuple[Blob, ...]:
 def _python(built: Built, target: Store, beside: tuple[Blob, ...], transport: str, settings: Settings) -> NodePython:
     """Say what the containers get, by what name, and how Spark starts their Python."""
     from clusterkit.launchers.spark.plan import NodeImage, NodePython  # noqa: PLC0415
-    from clusterkit.store.blob import blobs  # noqa: PLC0415
+    from clusterkit.store.blob import Blob, blobs  # noqa: PLC0415
 
     manifest = built.manifest
 
     def uri(blob: Blob, name: str) -> str:
-        return f"{target.files.uri}{target.places(blob)[0]}#{name}"
+        return f"{target.files.uri}{target.destination(blob)}#{name}"
 
     archives = [uri(blob, BARE) for blob in beside]
-    files = [f"{target.files.uri}{target.layout.manifest(manifest.id)}#{MANIFEST}"]
+    files = [uri(Blob.of_manifest(manifest), MANIFEST)]
     for layer, blob in zip(manifest.layers, blobs(manifest, "zst" if transport == "fast" else "gz"), strict=True):
         if blob.name.endswith(".gz"):  # YARN unpacks it
             archives.append(uri(blob, {"java": JAVA, "native": WHOLE}.get(layer.kind, layer.digest)))

@@ -259,7 +259,7 @@ class _Progress:
         self._total_bytes = part.size_bytes
         self._done_bytes = 0
         self._told_bytes = 0
-        said("packing", f"{verb} {part.name}, {units.format_bytes(self._total_bytes)}")
+        said(verb, f"{part.name}, {units.format_bytes(self._total_bytes)}")
 
     def moved(self, size_bytes: int) -> None:
         """Take note of a file that was read."""
@@ -267,7 +267,7 @@ class _Progress:
         if self._done_bytes - self._told_bytes >= _TOLD_BYTES:
             self._told_bytes = self._done_bytes
             done, total = units.format_bytes(self._done_bytes), units.format_bytes(self._total_bytes)
-            self._said("packing", f"{self._verb} {self._name}, {done} of {total}")
+            self._said(self._verb, f"{self._name}, {done} of {total}")
 
 
 def _newest_glibc(entries: Iterable[Entry]) -> str:

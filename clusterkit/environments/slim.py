@@ -9,6 +9,7 @@ Copies of a library under several names become links to one.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import posixpath
@@ -178,17 +179,19 @@ def _directory(module: str, file: File, tree: Tree) -> str:
 
 def _linked(files: Sequence[File]) -> tuple[tuple[File, ...], list[Link]]:
     """Return the files without copies of a library beside it, and links in their place."""
-    alike: dict[tuple[str, int], list[File]] = defaultdict(list)
+    sized: dict[tuple[str, int], list[File]] = defaultdict(list)
     for file in files:
         if file.size_bytes >= _WORTH_LINKING_BYTES and not file.bake and _SHARED.fullmatch(file.path):
-            alike[posixpath.dirname(file.path), file.size_bytes].append(file)
+            sized[posixpath.dirname(file.path), file.size_bytes].append(file)
+    equal: dict[bytes, list[File]] = defaultdict(list)
+    for place, group in sized.items():
+        for file in group if len(group) > 1 else ():
+            equal[repr(place).encode() + hashlib.sha256(file.read()).digest()].append(file)
     copies: dict[str, Link] = {}
-    for group in (group for group in alike.values() if len(group) > 1):
+    for group in equal.values():
         first, *others = sorted(group, key=lambda file: (-len(file.path), file.path))
-        data = first.read()
         for other in others:
-            if other.read() == data:
-                copies[other.path] = Link(other.path, posixpath.basename(first.path), other.package)
+            copies[other.path] = Link(other.path, posixpath.basename(first.path), other.package)
     return tuple(file for file in files if file.path not in copies), list(copies.values())
 
 

@@ -32,6 +32,7 @@ class Entry:
 COMMANDS = (
     Entry("Run", "submit", "Run a PySpark job on the cluster and wait for it."),
     Entry("Run", "app", "List, follow, explain and kill applications."),
+    Entry("Environments", "env", "Lock, build and look after environments."),
     Entry("Clusters", "cluster", "Start and stop a real HDFS and YARN on this machine."),
     Entry("Clusters", "doctor", "Check that this machine and its clusters are in order."),
     Entry("Setup", "config", "Show every setting and where its value comes from."),

@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from clusterkit import units
 from clusterkit.environments import sources
 from clusterkit.environments.lock import Lock
 from clusterkit.environments.manifest import Manifest
@@ -23,7 +25,7 @@ from clusterkit.environments.tree import Tree
 from clusterkit.errors import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from clusterkit.environments.compression import Format
     from clusterkit.environments.manifest import Layer, Proof
@@ -134,38 +136,74 @@ def _keep(path: Path, base: _Base) -> None:
     aside.replace(path)
 
 
+@contextmanager
+def linked(spec: EnvironmentSpec, source: Source, *, cache_dir: Path, said: Said | None = None) -> Iterator[Linked]:
+    """Read an environment and link it as asked for; what had to be changed lies in a directory that is removed after.
+
+    Parameters
+    ----------
+    spec : EnvironmentSpec
+        What is asked for.
+    source : Source
+        Where its packages are.
+    cache_dir : Path
+        The setting `cache_dir`.
+    said : callable, optional
+        Told a stage and its detail.
+
+    Yields
+    ------
+    Linked
+        The tree, the user's own code in it, and room beside it.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read or linked.
+    """
+    from clusterkit.environments import blas, slim  # noqa: PLC0415 - only where something is built
+
+    said = said or _silent
+    images = cache_dir / "images"
+    images.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=images))
+    try:
+        tree = source.tree(said)
+        if spec.slim:
+            said("slimming", units.format_bytes(tree.size_bytes))
+            tree = slim.slim(tree)
+        changed = scratch / "linked"
+        yield Linked(
+            blas.link(tree, spec.blas, spec.accelerate, scratch=changed, cache_dir=cache_dir, said=said), scratch
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A tree that is ready to be packed, and a directory on the same disk for what is needed meanwhile."""
+
+    tree: Tree
+    scratch: Path
+
+
 def _build(
     spec: EnvironmentSpec, source: Source, images: Path, java_home: Path | None, *, native: bool, said: Said
 ) -> _Base:
     """Read, link, prove and pack everything but the user's own code."""
-    from clusterkit.environments import blas, pack, slim  # noqa: PLC0415 - only where something is built
+    from clusterkit.environments import pack  # noqa: PLC0415
 
-    images.mkdir(parents=True, exist_ok=True, mode=0o700)
-    scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=images))
-    try:
-        tree = source.tree()
-        if spec.slim:
-            said("slimming", f"{tree.size_bytes >> 20} MiB")
-            tree = slim.slim(tree)
-        tree = blas.link(
-            tree, spec.blas, spec.accelerate, scratch=scratch / "linked", cache_dir=images.parent, said=said
-        )
-        proof = _proof(tree, spec, scratch / "prefix", said)
-        tree = dataclasses.replace(tree, code=())  # it changes more often, and is packed by itself
+    with linked(spec, source, cache_dir=images.parent, said=said) as found:
+        lock = source.locked or sources.lock_of(spec, found.tree)
+        proof = _proof(found.tree, spec, found.scratch / "prefix", said)
+        tree = dataclasses.replace(found.tree, code=())  # it changes more often, and is packed by itself
         manifest = pack.pack(
-            tree,
-            lock_digest=source.lock.digest,
-            name=spec.name,
-            blas=spec.blas or "",
-            proof=proof,
-            into=images,
-            said=said,
+            tree, lock_digest=lock.digest, name=spec.name, blas=spec.blas or "", proof=proof, into=images, said=said
         )
         layers = (pack.native(tree, images, said=said),) if native else manifest.layers
-        layers = (*layers, *_java(spec, java_home, images, said))
-        return _Base(msgspec.structs.replace(manifest, layers=layers), source.lock)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    layers = (*layers, *_java(spec, java_home, images, said))
+    return _Base(msgspec.structs.replace(manifest, layers=layers), lock)
 
 
 def _proof(tree: Tree, spec: EnvironmentSpec, prefix: Path, said: Said) -> Proof | None:

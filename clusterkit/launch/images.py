@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clusterkit.store.blob import Blob, Form
     from clusterkit.store.directory import DirectoryStore
     from clusterkit.store.hdfs import HdfsStore
+    from clusterkit.store.put import PutReport
     from clusterkit.store.store import Store
 
     Tell = Callable[[str, str], None]
@@ -69,8 +70,8 @@ class Shipment:
     beside: tuple[Blob, ...]
     python: NodePython
 
-    def ship(self, tell: Tell | None = None) -> None:
-        """Put on HDFS what is missing there; where nothing is, this takes metadata calls only.
+    def ship(self, tell: Tell | None = None) -> PutReport:
+        """Put on HDFS what is missing there, and say what that was; where nothing is, it takes metadata calls only.
 
         Raises
         ------
@@ -90,6 +91,7 @@ class Shipment:
                 mend="submit again; `clusterkit env verify` names what is broken",
                 uri=elsewhere[0].uri,
             )
+        return report
 
     @property
     def form(self) -> Form:
@@ -133,8 +135,28 @@ def wanted(spec: JobSpec, settings: Settings, cluster: Cluster, machine: Mapping
     return EnvironmentSpec(name=_name_of_this())
 
 
+def specification(settings: Settings) -> EnvironmentSpec:
+    """Return the environment that the setting env names; the one that runs clusterkit where it names none.
+
+    Raises
+    ------
+    SpecError
+        If there is no such environment.
+    """
+    from clusterkit.specs.environment import EnvironmentSpec  # noqa: PLC0415
+
+    if settings.env is None:
+        return EnvironmentSpec(name=_name_of_this())
+    return EnvironmentSpec.find(settings.env, settings.environments, Path.cwd())
+
+
 def shipment(
-    environment: EnvironmentSpec, spec: JobSpec, settings: Settings, cluster: Cluster, *, tell: Tell | None = None
+    environment: EnvironmentSpec,
+    spec: JobSpec | None,
+    settings: Settings,
+    cluster: Cluster,
+    *,
+    tell: Tell | None = None,
 ) -> Shipment:
     """Build the image that a job needs, and say how it will reach the nodes; nothing is sent.
 
@@ -142,8 +164,8 @@ def shipment(
     ----------
     environment : EnvironmentSpec
         The environment.
-    spec : JobSpec
-        The job.
+    spec : JobSpec or None
+        The job; None where there is none yet.
     settings : Settings
         The resolved settings.
     cluster : Cluster
@@ -158,16 +180,15 @@ def shipment(
     ClusterError
         If the cluster does not answer.
     """
-    from clusterkit.store.hdfs import HdfsStore  # noqa: PLC0415
-
-    facts = _facts(settings, cluster, spec.queue, tell)
+    facts = _facts(settings, cluster, settings.queue, tell)
     transport = _transport(settings, facts)
-    built = build(_with_job(environment, spec.job), settings, native=transport == "native", tell=tell)
+    if spec is not None:
+        environment = _with_job(environment, spec.job)
+    built = build(environment, settings, native=transport == "native", tell=tell)
     check(built.manifest, facts, cluster.name)
-    check_driver(spec, built.manifest)
-    source = local_store(settings)
-    manager = cluster.resource_manager
-    target = HdfsStore(cluster.hdfs, settings.hdfs_root, nodes=lambda: manager.metrics().active_nodes)
+    if spec is not None:
+        check_driver(spec, built.manifest)
+    source, target = local_store(settings), cluster_store(settings, cluster)
     beside = _beside(source)
     python = _python(built, target, beside, transport, settings)
     return Shipment(built.manifest, transport, source, target, beside, python)
@@ -205,6 +226,23 @@ def local_store(settings: Settings) -> DirectoryStore:
     from clusterkit.store.directory import DirectoryStore  # noqa: PLC0415
 
     return DirectoryStore(settings.cache_dir / "images")
+
+
+def cluster_store(settings: Settings, cluster: Cluster) -> HdfsStore:
+    """Return the store of a cluster."""
+    from clusterkit.store.hdfs import HdfsStore  # noqa: PLC0415
+
+    manager = cluster.resource_manager
+    return HdfsStore(cluster.hdfs, settings.hdfs_root, nodes=lambda: manager.metrics().active_nodes)
+
+
+def running(cluster: Cluster) -> list[str]:
+    """Return the beginnings of the ids of the images that applications run from."""
+    from clusterkit.launchers.spark.plan import IMAGE_TAG  # noqa: PLC0415
+
+    states = ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED", "RUNNING")
+    tags = (tag for report in cluster.resource_manager.applications(states=states) for tag in report.tags)
+    return [tag.removeprefix(IMAGE_TAG) for tag in tags if tag.startswith(IMAGE_TAG)]
 
 
 def check(manifest: Manifest, facts: NodeFacts | None, cluster: str) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from clusterkit import units
 from clusterkit.environments import sources
 from clusterkit.environments.lock import Lock
 from clusterkit.environments.manifest import Manifest
@@ -169,23 +168,33 @@ def linked(spec: EnvironmentSpec, source: Source, *, cache_dir: Path, said: Said
     scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=images))
     try:
         tree = source.tree(said)
+        whole = tree if spec.slim else None
         if spec.slim:
-            said("slimming", units.format_bytes(tree.size_bytes))
-            tree = slim.slim(tree)
+            tree = slim.slim(tree, said=said)
         changed = scratch / "linked"
-        yield Linked(
-            blas.link(tree, spec.blas, spec.accelerate, scratch=changed, cache_dir=cache_dir, said=said), scratch
-        )
+        tree = blas.link(tree, spec.blas, spec.accelerate, scratch=changed, cache_dir=cache_dir, said=said)
+        yield Linked(tree, scratch, whole)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A tree that is ready to be packed, and a directory on the same disk for what is needed meanwhile."""
+    """A tree that is ready to be packed.
+
+    Parameters
+    ----------
+    tree : Tree
+        The environment.
+    scratch : Path
+        A directory on the same disk, for what is needed meanwhile.
+    whole : Tree or None
+        What it was before it was slimmed; None where it was not.
+    """
 
     tree: Tree
     scratch: Path
+    whole: Tree | None
 
 
 def _build(
@@ -196,7 +205,7 @@ def _build(
 
     with linked(spec, source, cache_dir=images.parent, said=said) as found:
         lock = source.locked or sources.lock_of(spec, found.tree)
-        proof = _proof(found.tree, spec, found.scratch / "prefix", said)
+        proof = _proof(found, spec, said)
         tree = dataclasses.replace(found.tree, code=())  # it changes more often, and is packed by itself
         manifest = pack.pack(
             tree, lock_digest=lock.digest, name=spec.name, blas=spec.blas or "", proof=proof, into=images, said=said
@@ -206,15 +215,16 @@ def _build(
     return _Base(msgspec.structs.replace(manifest, layers=layers), lock)
 
 
-def _proof(tree: Tree, spec: EnvironmentSpec, prefix: Path, said: Said) -> Proof | None:
+def _proof(found: Linked, spec: EnvironmentSpec, said: Said) -> Proof | None:
     """Use the environment as a node will, in a place where it never was."""
     from clusterkit.environments import materialise, proof, slim  # noqa: PLC0415
 
     said("proving", "computing with the environment at another path")
-    materialise.materialise(tree, prefix)
-    if spec.slim:
-        slim.self_test(tree, prefix)
-    return proof.prove(prefix, tree.python_path, blas=spec.blas, accelerate=spec.accelerate)
+    prefix = found.scratch / "prefix"
+    materialise.materialise(found.tree, prefix)
+    if found.whole is not None:
+        slim.self_test(found.tree, prefix, whole=found.whole)
+    return proof.prove(prefix, found.tree.python_path, blas=spec.blas, accelerate=spec.accelerate)
 
 
 def _java(spec: EnvironmentSpec, java_home: Path | None, images: Path, said: Said) -> tuple[Layer, ...]:

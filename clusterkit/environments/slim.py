@@ -14,9 +14,8 @@ import itertools
 import os
 import posixpath
 import re
-import tempfile
+import shutil
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterkit import units
@@ -27,6 +26,7 @@ from clusterkit.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from clusterkit.environments.tree import Tree
 
@@ -93,31 +93,34 @@ def slim(tree: Tree, *, said: Callable[[str, str], None] | None = None) -> Tree:
     return lighter
 
 
-def check_imports(before: Tree, after: Tree, scratch: Path) -> None:
+def self_test(tree: Tree, prefix: Path, *, whole: Tree | None = None) -> None:
     """Import every top-level package of a slimmed tree, and refuse it if one fails that imported before.
 
     Parameters
     ----------
-    before : Tree
-        The whole environment; it is only laid out if an import fails.
-    after : Tree
-        The slimmed one.
-    scratch : Path
-        A directory on the disk of the environment, so that files can be linked; nothing is left in it.
+    tree : Tree
+        The slimmed environment.
+    prefix : Path
+        Where it was laid out.
+    whole : Tree, optional
+        What it was before. Where an import fails, it is laid out beside the prefix for a while, and what fails there
+        too is no fault of slimming. Without it every package has to import.
 
     Raises
     ------
     ImageError
         If a package does not import any more, with its name and what it said.
     """
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="slim-") as directory:
-        slimmed, whole = Path(directory) / "slimmed", Path(directory) / "whole"
-        materialise(after, slimmed)
-        suspects = _failures(after, slimmed, tuple(_top_level(after)))
-        alone = _each_alone(after, slimmed, suspects)  # some fail only after others: setuptools after distutils
-        if alone:
-            materialise(before, whole)
-        broken = {name: why for name, why in alone.items() if name not in _failures(before, whole, (name,))}
+    suspects = _failures(tree, prefix, tuple(_top_level(tree)))
+    broken = _each_alone(tree, prefix, suspects)  # some fail only after others: setuptools after distutils
+    if broken and whole:
+        before = prefix.with_name(f"{prefix.name}-whole")
+        try:
+            materialise(whole, before)
+            failed_before = _each_alone(whole, before, broken)
+        finally:
+            shutil.rmtree(before, ignore_errors=True)
+        broken = {name: why for name, why in broken.items() if name not in failed_before}
     if broken:
         raise ImageError(
             f"the environment was not slimmed: {', '.join(broken)} no longer imports",

@@ -340,20 +340,35 @@ def _tracked(path: Path) -> list[str]:
 
 def _not_ignored(top: Path) -> Iterator[str]:
     """Yield what a folder holds but for what the .gitignore files in it name."""
-    rules: dict[str, GitIgnoreSpec] = {}
+    above = _above(top)
+    root = above[-1] if above else top
+    rules = {_below(each, root): _ignore_rules(each) for each in above if (each / ".gitignore").is_file()}
+    here = _below(top, root)
     for directory, below, names in _walk(top):
-        ignore = Path(directory, ".gitignore")
-        if ignore.is_file():
-            rules[below] = _ignore_rules(ignore)
+        if Path(directory, ".gitignore").is_file():
+            rules[f"{here}{below}"] = _ignore_rules(Path(directory))
         for name in names:
-            if not _is_ignored(f"{below}{name}", rules):
+            if not _is_ignored(f"{here}{below}{name}", rules):
                 yield f"{below}{name}"
 
 
-def _ignore_rules(path: Path) -> GitIgnoreSpec:
+def _above(top: Path) -> list[Path]:
+    """Return the folders above one, up to that of its project; none where it belongs to none."""
+    for count, parent in enumerate(top.parents, 1):
+        if any((parent / each).exists() for each in (*_PROJECT, ".git")):
+            return list(top.parents[:count])
+    return []
+
+
+def _below(path: Path, root: Path) -> str:
+    relative = path.relative_to(root).as_posix()
+    return "" if relative == "." else f"{relative}/"
+
+
+def _ignore_rules(directory: Path) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec  # noqa: PLC0415 - only for folders that git does not know
 
-    return GitIgnoreSpec.from_lines(path.read_text("utf-8", "replace").splitlines())
+    return GitIgnoreSpec.from_lines((directory / ".gitignore").read_text("utf-8", "replace").splitlines())
 
 
 def _is_ignored(path: str, rules: dict[str, GitIgnoreSpec]) -> bool:

@@ -33,6 +33,13 @@ _LEFT_OUT = re.compile(
 _SHARED_PREFIXES = frozenset({"", "/", "/usr"})
 _QUESTION = """\
 import json, os, platform, site, sys, sysconfig
+def _certificates():
+    try:
+        import ssl
+    except ImportError:
+        return []
+    paths = ssl.get_default_verify_paths()
+    return [paths.openssl_cafile, paths.openssl_capath]
 marker = "/@"
 print(json.dumps({
     "implementation": sys.implementation.name,
@@ -47,7 +54,7 @@ print(json.dumps({
     "path": sys.path,
     "sites": site.getsitepackages([marker]),
     "own_sites": site.getsitepackages([sys.base_prefix]),
-    "scripts": sysconfig.get_path("scripts"),
+    "certificates": _certificates(),
 }))
 """
 
@@ -74,6 +81,8 @@ class Interpreter:
         Where it looks for packages below its prefix: `lib/python3.11/site-packages`, Debian's elsewhere.
     sites : tuple of Path
         The existing directories of this machine that it looks for packages in.
+    certificates : tuple of str
+        Where its OpenSSL looks for certificates of authorities.
     """
 
     executable: Path
@@ -86,6 +95,7 @@ class Interpreter:
     platlibdir: str
     site_name: str
     sites: tuple[Path, ...]
+    certificates: tuple[str, ...] = ()
 
     @property
     def stale(self) -> tuple[str, ...]:
@@ -137,6 +147,7 @@ def probe(executable: Path) -> Interpreter:
         platlibdir=told["platlibdir"],
         site_name=wanted if wanted in names else _nearest(names, minor),
         sites=tuple(path for path in map(Path, told["own_sites"]) if path.is_dir()),
+        certificates=tuple(told["certificates"]),
     )
 
 
@@ -167,8 +178,9 @@ def read(base: Interpreter, *, also: Mapping[str, Path] | None = None, cache_dir
         *_standard_library(base, library),
         *_relinked(extensions, "$ORIGIN/../..", kept),
         *vendored(needed, kept),
+        _certificates(base),
     ]
-    return Parts(tuple(_without_prefix(file, base, kept) for file in files), tuple(_links(base)))
+    return Parts(tuple(files), tuple(_links(base)))
 
 
 def vendored(libraries: dict[str, Path], kept: Path | None) -> list[File]:
@@ -236,6 +248,16 @@ def _links(base: Interpreter) -> Iterator[Link]:
         yield Link(base.platlibdir, "lib", PACKAGE)
     if base.site_name != standard:
         yield Link(base.site_name, os.path.relpath(standard, os.path.dirname(base.site_name)), PACKAGE)  # noqa: PTH120
+
+
+def _certificates(base: Interpreter) -> File:
+    """Return a line that Python runs at its start: where this machine's OpenSSL looks, another system has nothing."""
+    usual = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
+    line = (
+        f"import os; any(map(os.path.exists, {base.certificates!r})) or "
+        f'[os.environ.setdefault("SSL_CERT_FILE", each) for each in {usual!r} if os.path.exists(each)]\n'
+    )
+    return _of_bytes(f"lib/python{base.minor}/site-packages/clusterkit_certificates.pth", line.encode())
 
 
 def _extensions(base: Interpreter, library: str) -> Iterator[File]:
@@ -324,15 +346,3 @@ def _replaced(file: File, source: Path | bytes) -> File:
 def _has_search_path(path: Path) -> bool:
     found = elf.read(path)
     return found is not None and bool(found.rpath or found.runpath)
-
-
-def _without_prefix(file: File, base: Interpreter, kept: Path | None) -> File:
-    """Return a program or library whose compiled-in prefix means nothing: the interpreter finds its own."""
-    if not base.stale or file.bake or not elf.is_candidate(file.path, file.mode):
-        return file
-    data, prefix = file.read(), os.fsencode(base.prefix)
-    if prefix not in data:
-        return file
-    nothing = b"/clusterkit".ljust(len(prefix), b"/")[: len(prefix)]
-    source = file.source if isinstance(file.source, Path) else base.executable
-    return _replaced(file, rewritten(source, data.replace(prefix, nothing), kept))

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 _RESOLVE_S = 1800.0
 _INSTALL_S = 3600.0
 _LINE = 240
-_BUILDING = re.compile(
-    r"(?:Failed building wheel for|Failed to build|failed-wheel-build.*?)[ '\"]+([A-Za-z0-9][\w.-]*)"
-)
+_BUILDING = r"(?:Failed building wheel for|Failed to build) '?([A-Za-z0-9][\w.-]*)"
 _SAID = re.compile(r"^\s*(?:ERROR|error|\u00d7|hint|note):?\s*(.*)$")
 
 

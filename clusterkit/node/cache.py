@@ -13,11 +13,10 @@ marker holds for one boot of the machine; after the next one the sizes of what w
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
-from . import home, locks
+from . import home, locks, small_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Cache:
         """Return what the marker of a thing says; None where there is none, or it is damaged."""
         try:
             with open(self.marker(kind, name), "rb") as file:
-                facts = json.loads(file.read())
+                facts = small_json.decode(file.read())
         except (OSError, ValueError):
             return None
         return facts if isinstance(facts, dict) else None
@@ -118,7 +117,7 @@ def write_json(path: str, value: object) -> None:
     """Write a file aside and move it into place, so that it is seen whole or not at all."""
     aside = f"{path}.{os.getpid()}.part"
     with open(aside, "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=1))
+        file.write(small_json.encode(value))
     os.replace(aside, path)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from . import image
+from . import image, small_json
 from .bootstrap import LIMIT_BYTES, prepare
 from .errors import NodeError
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         "code_paths": prepared.code_paths,
         "variables": prepared.variables,
     }
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    sys.stdout.write(small_json.encode(found) + "\n")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -34,9 +36,9 @@ def sha256() -> Hash:
 
 
 def _built_in() -> Hash:
-    try:
-        from _sha2 import sha256 as built_in  # type: ignore[import-not-found]  # noqa: PLC0415 - Python 3.12 and later
-    except ImportError:
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256 as built_in  # type: ignore[import-not-found]  # noqa: PLC0415
+    else:
         from _sha256 import sha256 as built_in  # type: ignore[import-not-found]  # noqa: PLC0415
     found: Hash = built_in()
     return found

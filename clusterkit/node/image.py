@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from . import small_json
 from .digests import small_sha256
 from .errors import NodeError
 
@@ -81,7 +80,7 @@ def read(path: str) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            manifest = json.loads(file.read())
+            manifest = small_json.decode(file.read())
     except OSError as exc:
         raise _unreadable(f"{path}: {exc.strerror}") from exc
     except ValueError as exc:
@@ -93,8 +92,7 @@ def read(path: str) -> dict[str, Any]:
 
 def _name(value: Any) -> str:
     """Name a value by the digest of its JSON, as the manifest does where it is made."""
-    text = json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-    return small_sha256(text.encode())
+    return small_sha256(small_json.encode(value, ordered=True).encode())
 
 
 def _digest(digest: str) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 
 from . import image as images
+from . import small_json
 from .bootstrap import LIMIT_BYTES, Prepared, prepare
 from .errors import NodeError
 
@@ -92,14 +93,12 @@ def _report(prepared: Prepared, environ: Mapping[str, str]) -> None:
     directory = environ.get(f"{_PREFIX}REPORT")
     if not directory:
         return
-    import json  # noqa: PLC0415 - loaded by now
-
     container = environ.get("CONTAINER_ID") or f"{os.uname().nodename}-{os.getpid()}"
     path = os.path.join(directory, f"{container}.json")
     told = {"container": container, "host": os.uname().nodename, "prefix": prepared.prefix, **prepared.report}
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(json.dumps(told))
+            file.write(small_json.encode(told))
     except OSError:
         pass
 

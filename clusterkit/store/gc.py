@@ -199,6 +199,7 @@ def plan_removal(store: Store, image: str, running: Iterable[str]) -> GcPlan:
     StoreError
         If a name means it, or a running application or another user has it.
     """
+    store.load(image)
     marks = Marks.read(store, frozenset(running))
     _refuse_needed(marks, image)
     gone, old = frozenset({image}), marks.uses_of(image)
@@ -281,8 +282,9 @@ def _garbage(
     marks: Marks, gone: frozenset[str], old: frozenset[Use], files: Sequence[tuple[FileStatus, bool]]
 ) -> Iterator[Garbage]:
     for image in sorted(gone, key=marks.last_used):
-        entry = marks.images[image]
-        what = f"the image {image[:12]} ({marks.manifest(image).name}), last used {marks.last_used(image):%Y-%m-%d}"
+        entry, manifest = marks.images[image], marks.manifest(image)
+        name = f" ({manifest.name})" if manifest else ""
+        what = f"the image {image[:12]}{name}, last used on {marks.last_used(image):%Y-%m-%d}"
         yield Garbage("image", entry.path, image, entry.owner, 0, what)
     live = _live(marks, gone, old)
     for file, aged in files:
@@ -416,6 +418,7 @@ def _recover(store: Store) -> int:
             left = sweeping.load(store, entry.path)
             count += _move_back(store, left.moves if left else ())
             store.files.delete(entry.path)
+            store.files.delete(f"{store.layout.trash}/{entry.name.removesuffix('.json')}", recursive=True)
     for entry in store.listed(store.layout.trash):
         if entry.modified < forgotten and store.status(f"{store.layout.sweeps}/{entry.name}.json") is None:
             store.files.delete(entry.path, recursive=True)

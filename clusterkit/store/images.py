@@ -61,9 +61,10 @@ def images(store: Store) -> tuple[StoredImage, ...]:
         If a manifest cannot be read.
     """
     marks = Marks.read(store, frozenset())
-    sizes = {image: _sizes(store, marks.manifest(image)) for image in marks.images}
-    shared = Counter(name for of_one in sizes.values() for name in of_one)
-    found = (_image(marks, image, of_one, shared) for image, of_one in sizes.items())
+    manifests = [manifest for image in marks.images if (manifest := marks.manifest(image)) is not None]
+    sizes = [_sizes(store, manifest) for manifest in manifests]
+    shared = Counter(name for of_one in sizes for name in of_one)
+    found = (_image(marks, manifest, of_one, shared) for manifest, of_one in zip(manifests, sizes, strict=True))
     return tuple(sorted(found, key=lambda each: each.last_used, reverse=True))
 
 
@@ -148,8 +149,8 @@ def _sizes(store: Store, manifest: Manifest) -> dict[str, int]:
     return found
 
 
-def _image(marks: Marks, image: str, sizes: dict[str, int], shared: Counter[str]) -> StoredImage:
-    manifest = marks.manifest(image)
+def _image(marks: Marks, manifest: Manifest, sizes: dict[str, int], shared: Counter[str]) -> StoredImage:
+    image = manifest.id
     own = sum(size for name, size in sizes.items() if shared[name] == 1)
     return StoredImage(
         id=image,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from clusterkit.hadoop.hdfs import MissingPathError
 from clusterkit.store import names, uses
 from clusterkit.store.blob import all_blobs
 
@@ -51,11 +53,12 @@ class Marks:
         """Read them again, without what never changes."""
         return Marks(self.store, self.running, *_read(self.store), self._manifests, self._needed)
 
-    def manifest(self, image: str) -> Manifest:
-        """Return an image's manifest."""
+    def manifest(self, image: str) -> Manifest | None:
+        """Return an image's manifest; None where it is gone since."""
         if image not in self._manifests:
-            self._manifests[image] = self.store.load(image)
-        return self._manifests[image]
+            with contextlib.suppress(MissingPathError):
+                self._manifests[image] = self.store.load(image)
+        return self._manifests.get(image)
 
     def runs(self, image: str) -> bool:
         """Tell whether a running application has an image."""
@@ -83,7 +86,8 @@ class Marks:
 
     def files(self, images: frozenset[str], used: frozenset[Use]) -> frozenset[str]:
         """Return the names of all files that some images and some uses need."""
-        kept = {name for image in images for blob in all_blobs(self.manifest(image)) for name in blob.names}
+        manifests = filter(None, map(self.manifest, images))
+        kept = {name for manifest in manifests for blob in all_blobs(manifest) for name in blob.names}
         return frozenset(kept.union(*(self._files_of(use) for use in used)))
 
     def _files_of(self, use: Use) -> frozenset[str]:

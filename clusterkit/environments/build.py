@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clusterkit.environments.compression import Format
     from clusterkit.environments.manifest import Layer, Proof
     from clusterkit.environments.sources import Source
+    from clusterkit.environments.tree import Code
     from clusterkit.specs.environment import EnvironmentSpec
 
     Said = Callable[[str, str], None]
@@ -49,6 +50,8 @@ class Built:
         The same environment's Python here.
     lock : Lock
         What is installed.
+    import_path : tuple of Path
+        Where the user's own code is imported from here.
     fresh : bool
         Whether anything but the user's own code had to be built.
     """
@@ -56,6 +59,7 @@ class Built:
     manifest: Manifest
     python: Path
     lock: Lock
+    import_path: tuple[Path, ...]
     fresh: bool
 
 
@@ -108,8 +112,9 @@ def build(
     if base is None:
         base = _build(spec, source, images, java_home, native=native, said=said)
         _keep(kept, base)
-    manifest = _with_code(base.manifest, spec, source, images, native=native, said=said)
-    return Built(manifest, source.python, base.lock, fresh)
+    codes = source.code(spec.local)
+    manifest = _with_code(base.manifest, spec.name, codes, images, native=native, said=said)
+    return Built(manifest, source.python, base.lock, _import_path(codes), fresh)
 
 
 def _key(spec: EnvironmentSpec, source: Source, java_home: Path | None, *, native: bool) -> str:
@@ -244,16 +249,25 @@ def _java(spec: EnvironmentSpec, java_home: Path | None, images: Path, said: Sai
 
 
 def _with_code(
-    base: Manifest, spec: EnvironmentSpec, source: Source, images: Path, *, native: bool, said: Said
+    base: Manifest, name: str, codes: tuple[Code, ...], images: Path, *, native: bool, said: Said
 ) -> Manifest:
     """Return the whole manifest: the base and a layer for each folder of the user's own code."""
-    codes = source.code(spec.local)
-    manifest = msgspec.structs.replace(base, name=spec.name)
+    manifest = msgspec.structs.replace(base, name=name)
     if not codes:
         return manifest
     only_code = Tree(python=base.python, platform=base.platform, files=(), code=codes)
-    layers = _packed(only_code, spec.name, images, ("gz",) if native else ("zst",), said)
+    layers = _packed(only_code, name, images, ("gz",) if native else ("zst",), said)
     return msgspec.structs.replace(manifest, layers=(*base.layers, *layers))
+
+
+def _import_path(codes: tuple[Code, ...]) -> tuple[Path, ...]:
+    """Return the directories in which the files of some code lie as they are imported."""
+    found: dict[Path, None] = {}
+    for file in (file for code in codes for file in code.files if isinstance(file.source, Path)):
+        parts = Path(file.path).parts
+        if isinstance(file.source, Path) and file.source.parts[-len(parts) :] == parts:
+            found[file.source.parents[len(parts) - 1]] = None
+    return tuple(found)
 
 
 def _packed(tree: Tree, name: str, images: Path, formats: tuple[Format, ...], said: Said) -> tuple[Layer, ...]:

@@ -41,6 +41,8 @@ class Source:
         What was asked for.
     root : Path or None
         The prefix or virtual environment; the running interpreter's own when None.
+    cache_dir : Path
+        Where what is made of it is kept.
     fingerprint : str
         Changes whenever what is there may have changed.
     locked : Lock or None
@@ -49,6 +51,7 @@ class Source:
 
     spec: EnvironmentSpec
     root: Path | None
+    cache_dir: Path
     fingerprint: str
     locked: Lock | None = None
 
@@ -70,7 +73,7 @@ class Source:
 
         if self.root is not None and self.spec.kind in _CONDA:
             return conda.read(self.root, said=said)
-        return wheels.read(self.root, without=_SPARK_JARS, said=said)
+        return wheels.read(self.root, without=_SPARK_JARS, cache_dir=self.cache_dir, said=said)
 
     def code(self, local: Sequence[Path]) -> tuple[Code, ...]:
         """Return the user's own code: editable installs, and the folders that were named."""
@@ -104,12 +107,12 @@ def find(spec: EnvironmentSpec, *, cache_dir: Path, lock: Lock | None = None, sa
         If it cannot be installed, or is not what was locked.
     """
     if spec.kind in IN_PLACE:
-        source = Source(spec, spec.source, _fingerprint(spec.source))
+        source = Source(spec, spec.source, cache_dir, _fingerprint(spec.source))
         if lock is not None:
             check(lock, source)
         return source
     lock = lock or solved(spec, cache_dir=cache_dir, said=said)
-    return Source(spec, _installed(spec, lock, cache_dir, said), f"{spec.kind} {lock.digest}", lock)
+    return Source(spec, _installed(spec, lock, cache_dir, said), cache_dir, f"{spec.kind} {lock.digest}", lock)
 
 
 def solved(spec: EnvironmentSpec, *, cache_dir: Path, again: bool = False, said: Said | None = None) -> Lock:
@@ -129,7 +132,7 @@ def solved(spec: EnvironmentSpec, *, cache_dir: Path, again: bool = False, said:
     from clusterkit.environments import conda, wheels  # noqa: PLC0415
 
     if spec.kind in IN_PLACE:
-        return Source(spec, spec.source, "").lock
+        return Source(spec, spec.source, cache_dir, "").lock
     room = conda if spec.kind in _CONDA else wheels
     kept = cache_dir / "locks" / f"{room.request(spec)}.json"
     if kept.is_file() and not again:

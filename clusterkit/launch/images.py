@@ -381,6 +381,7 @@ def _python(built: Built, target: Store, beside: tuple[Blob, ...], transport: st
         files=tuple(files),
         variables=variables,
         driver_python=built.python,
+        driver_path=built.import_path,
         pyspark=next((package.version for package in manifest.packages if package.name == "pyspark"), ""),
     )
     origin = f"the image {manifest.name} {manifest.id[:12]}, Python {manifest.python}, {told(manifest)}"

@@ -31,6 +31,7 @@ IMAGE = NodeImage(
     files=("hdfs://nn/clusterkit/images/3f9a/manifest.json#clusterkit-image.json",),
     variables={"_CLUSTERKIT_NODE_CACHE": "/var/tmp/clusterkit"},
     driver_python=Path("/envs/analysis/bin/python"),
+    driver_path=(Path("/home/u/src"),),
     pyspark="4.3.0",
 )
 
@@ -168,7 +169,7 @@ def test_a_job_in_an_image(tmp_path, job, mode):
     }
     assert {key: plan.conf.get(key) for key in wanted} == wanted
     assert plan.environment["PYSPARK_ARCHIVES_PATH"] == "local:/dev/null"
-    assert plan.job_path == ()
+    assert plan.job_path == ((Path("/home/u/src"),) if here else ())
     assert plan.job_argv[:1] == ((here,) if here else ())
 
 
@@ -185,7 +186,7 @@ def test_an_image_without_pyspark_gets_sparks_own(tmp_path, job):
     )
 
     assert plan.environment["PYSPARK_ARCHIVES_PATH"] == "file:///spark/pyspark.zip"
-    assert plan.job_path == (Path("/spark/pyspark.zip"),)
+    assert plan.job_path == (Path("/home/u/src"), Path("/spark/pyspark.zip"))
 
 
 @pytest.mark.parametrize(

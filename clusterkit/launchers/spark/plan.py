@@ -56,6 +56,8 @@ class NodeImage(msgspec.Struct, frozen=True, kw_only=True):
         Variables of every container.
     driver_python : Path
         The same environment's Python on this machine, for a driver here.
+    driver_path : tuple of Path
+        Where that Python finds the user's own code.
     pyspark : str
         The version of pyspark in it; empty where it has none, and Spark's own copy is sent.
     """
@@ -69,6 +71,7 @@ class NodeImage(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     variables: dict[str, str]
     driver_python: Path
+    driver_path: tuple[Path, ...] = ()
     pyspark: str = ""
 
     @property
@@ -494,7 +497,8 @@ def _job_path(spec: JobSpec, spark: SparkHome, image: NodeImage | None) -> tuple
     local = [Path(split_alias(entry)[0]) for entry in spec.py_files if not is_uri(entry)]
     modules = dict.fromkeys(path.parent if path.suffix == ".py" else path for path in local)
     if image is not None:
-        return (*modules, *(spark.python_archives if image.pyspark != spark.version else ()))
+        archives = () if image.pyspark == spark.version else spark.python_archives
+        return (*modules, *image.driver_path, *archives)
     return (*modules, *([spark.python] if spark.python else []))
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Format = Literal["tar.gz", "tar", "zip"]
 
 _OF_CONDA_PACK = {"bin/activate", "bin/deactivate", "bin/activate.fish", "bin/conda-unpack"}
-_PYTHON_LINE = re.compile(rb"#!\s*" + re.escape(os.fsencode(PLACEHOLDER)) + rb"/bin/(python[\d.]*)\s*([^\n]*)")
+_PYTHON_LINE = re.compile(rb"#![ \t]*" + re.escape(os.fsencode(PLACEHOLDER)) + rb"/bin/(python[\d.]*)[ \t]*([^\n]*)")
 _PARCEL_NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 

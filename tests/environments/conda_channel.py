@@ -27,6 +27,7 @@ VERSION = ".".join(map(str, sys.version_info[:3]))
 SITE = f"lib/python{MINOR}/site-packages"
 PLACEHOLDER = ("/opt/conda_channel_placehold" + "_placehold" * 30)[:255]
 PLATFORM = f"linux-{'64' if os.uname().machine == 'x86_64' else os.uname().machine}"
+DEMO = b"import sys\n\n\ndef main():\n    print('demo', sys.prefix)\n"
 _BUILT = 1_700_000_000
 _LEFT_OUT = {"site-packages", "test", "__pycache__", "idlelib", "turtledemo", "tkinter", "lib2to3", "ensurepip"}
 
@@ -142,9 +143,8 @@ def distribution(name: str, *depends: str) -> Package:
     )
 
 
-def demo(version: str = "1.0") -> Package:
+def demo(version: str = "1.0", source: bytes = DEMO) -> Package:
     """Return a noarch package with an entry point."""
-    source = b"import sys\n\n\ndef main():\n    print('demo', sys.prefix)\n"
     info = f"site-packages/ckdemo-{version}.dist-info"
     described = f"Metadata-Version: 2.1\nName: ckdemo\nVersion: {version}\n".encode()
     entries = (

@@ -252,6 +252,15 @@ def test_a_prefix_that_was_moved(prefix: Prefix):
     assert tree.notes == ("the environment was made at /data/conda/envs/old and moved since; its files name that path",)
 
 
+def test_byte_code_of_a_module_that_holds_the_prefix_is_left_out(prefix: Prefix):
+    """Compiled constants would bring this machine's prefix back, in whatever path the module itself names."""
+    prefix.install("tool", files={f"{SITE}/where.py": b"ROOT = '" + THEIRS.encode() + b"'\n", f"{SITE}/other.py": b""})
+    for name in ("where", "other"):
+        prefix.write(f"{SITE}/__pycache__/{name}.cpython-311.pyc", b"pyc")
+    cached = [path for path in files(conda.read(prefix.path)) if path.endswith(".pyc")]
+    assert cached == [f"{SITE}/__pycache__/other.cpython-311.pyc"]
+
+
 def test_links(prefix: Prefix, tmp_path: Path):
     """Links inside stay links, relative ones; what a link out leads to is packed; one that leads nowhere is noted."""
     outside = tmp_path / "outside.txt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +78,16 @@ def test_a_first_line_too_long_for_a_kernel():
     prefix = "/" + "d" * 130
     live = f"#!/usr/bin/env python3.11 -s\nprint('{prefix}')\n".encode()
     assert unbaking.unbake(live, prefix, THEIRS, "text", sha256(original)) == original
+
+
+@pytest.mark.parametrize("end", [" #'''", "\n' '''"])
+def test_first_lines_for_a_shell(end):
+    """A prefix with spaces makes installers start Python through a shell; the package's own line is found again."""
+    original = f"#!{THEIRS}/bin/python3.11 -s\nprint('{THEIRS}')\n".encode()
+    live = f"#!/bin/sh\n'''exec' \"/a b/bin/python3.11\" -s \"$0\" \"$@\"{end}\nprint('/a b')\n".encode()
+    assert unbaking.unbake(live, "/a b", THEIRS, "text", sha256(original)) == original
+    ours = f"#!{PLACEHOLDER}/bin/python3.11 -s\nprint('{PLACEHOLDER}')\n".encode()
+    assert unbaking.as_text(live, ["/a b"]) == (ours, "text")
 
 
 def test_a_binary_that_has_no_room_left_is_not_proved():

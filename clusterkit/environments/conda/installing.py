@@ -160,15 +160,17 @@ def _build_number(build: str) -> int:
 def _compile(prefix: Path) -> None:
     """Compile what no package brings byte code for: on a node nobody may write beside it, and each start would compile.
 
-    rattler leaves it out. Byte code that does not ask for the source's time stays right wherever it is unpacked.
+    rattler leaves it out. Byte code that does not ask for the source's time, and does not name this prefix, is right
+    wherever it is unpacked.
     """
     there = {entry.path for record in records(prefix) for entry in record.entries}
     cached = {path.replace("__pycache__/", "") for path in there if path.endswith(".pyc")}
     compiled = {re.sub(r"\.[^/.]+\.pyc$", ".py", path) for path in cached}
     sources = sorted(path for path in there - compiled if path.endswith(".py") and path.startswith("lib/python"))
     python, names = str(prefix / "bin" / "python"), "".join(f"{prefix / path}\n" for path in sources)
-    argv = [python, "-I", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-i", "-"]
-    if sources:
+    argv = [python, "-I", "-B", "-m", "compileall", "-q", "-j", "0", "-s", str(prefix), "-p", "/"]
+    argv += ["--invalidation-mode", "unchecked-hash", "-i", "-"]
+    if sources and Path(python).exists():
         processes.run(argv, timeout_s=_COMPILING_S, stdin=names)  # what is no Python of this version is not compiled
 
 

@@ -50,8 +50,14 @@ class Owned:
             return self.wheels[path]
         if path in self.conda:
             return self.conda[path][0]
-        found = _BYTE_CODE.fullmatch(path)
-        return self.owner(f"{found[1]}{found[2]}.py") if found else ""
+        source = source_of(path)
+        return self.owner(source) if source else ""
+
+
+def source_of(path: str) -> str:
+    """Return the module that byte code in a `__pycache__` is made from; empty for any other path."""
+    found = _BYTE_CODE.fullmatch(path)
+    return f"{found[1]}{found[2]}.py" if found else ""
 
 
 def owned(prefix: Path, inventory: Inventory, records: Sequence[CondaRecord], wheels: Sequence[WheelRecord]) -> Owned:

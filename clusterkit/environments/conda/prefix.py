@@ -103,7 +103,7 @@ class _Reading:
         files = [*self._baked(), *self._others(), File(_MARK, b"", 0o644, 0)]
         links = [*self._links(files)]
         code, files = self._code(files)
-        files = _records_without_paths(files, self.wheels)
+        files = _byte_code_without_paths(_records_without_paths(files, self.wheels))
         return Tree(
             python=python,
             platform=self.platform,
@@ -301,6 +301,12 @@ def _records_without_paths(files: list[File], wheels: Iterable[WheelRecord]) -> 
     baked = {file.path for file in files if file.bake}
     changed = {f"{wheel.info}/RECORD": wheel for wheel in wheels if not baked.isdisjoint(wheel.files)}
     return [_undigested(file, baked) if file.path in changed else file for file in files]
+
+
+def _byte_code_without_paths(files: list[File]) -> list[File]:
+    """Return files without the byte code of modules that hold the prefix: it would bring back that of this machine."""
+    baked = {file.path for file in files if file.bake}
+    return [file for file in files if not file.path.endswith(".pyc") or ownership.source_of(file.path) not in baked]
 
 
 def _undigested(record: File, baked: set[str]) -> File:

@@ -6,7 +6,8 @@ to the last one. Neither the package nor a cache of packages is needed for it.
 References
 ----------
 conda, `conda/core/portability.py` (24.x), and rattler, `link_file`: a text has every placeholder replaced, and a first
-line that becomes too long for a kernel is replaced by `#!/usr/bin/env`; a binary keeps its length, because the string
+line that no kernel could read, because it is too long or has spaces, is replaced by `#!/usr/bin/env` (conda) or by two
+lines for /bin/sh (rattler, pip); a binary keeps its length, because the string
 that holds the placeholder is filled up with NULs.
 """
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from clusterkit.environments.tree import Bake
 
 _ENV_LINE = re.compile(rb"#!/usr/bin/env (\S+)")
+_SHELL_LINES = re.compile(
+    rb"#!/bin/sh\n'''exec' \"?(/[^\"\n]*)/bin/([^\"/\s]+)\"?(?: ([^\n]*?))? \"\$0\" \"\$@\"(?: #'''|\n' ''')(?=\n)"
+)
 _INTERPRETER_LINE = re.compile(rb"#!\s*(/[^\n]*)/bin/[^/\s]+")
 _IN_PLACE = os.fsencode(PLACEHOLDER)
 
@@ -61,8 +65,13 @@ def unbake(data: bytes, prefix: str, placeholder: str, mode: str, sha256: str) -
 def as_text(data: bytes, prefixes: Iterable[str]) -> tuple[bytes, Bake | None]:
     """Return a text with PLACEHOLDER in the place of any of the prefixes, and how it is baked; None if it holds none.
 
-    A longer path that merely begins like a prefix (`/opt/env2`) is left alone.
+    A longer path that merely begins like a prefix (`/opt/env2`) is left alone. First lines that start the interpreter
+    through a shell, as installers write them where the prefix is long or has spaces, become one again.
     """
+    prefixes = tuple(prefixes)
+    found = _SHELL_LINES.match(data)
+    if found and os.fsdecode(found[1]) in prefixes:
+        data = _plain(found, found[1]) + data[found.end() :]
     for prefix in sorted(prefixes, key=len, reverse=True):
         data = re.sub(re.escape(os.fsencode(prefix)) + rb"(?![\w.+-])", _IN_PLACE.replace(b"\\", b"\\\\"), data)
     return data, bake_of(data)
@@ -84,9 +93,16 @@ def in_first_line(data: bytes) -> str:
 
 def _texts(data: bytes, old: bytes, new: bytes) -> Iterator[bytes]:
     yield data.replace(old, new)
-    line = _ENV_LINE.match(data)
+    line, lines = _ENV_LINE.match(data), _SHELL_LINES.match(data)
     if line:
         yield b"#!" + new + b"/bin/" + line[1] + data[line.end() :].replace(old, new)
+    if lines and lines[1] == old:
+        yield _plain(lines, new) + data[lines.end() :].replace(old, new)
+
+
+def _plain(lines: re.Match[bytes], prefix: bytes) -> bytes:
+    """Return the one first line that stands for lines that start an interpreter through a shell."""
+    return b"#!" + prefix + b"/bin/" + lines[2] + (b" " + lines[3] if lines[3] else b"")
 
 
 def _binaries(data: bytes, old: bytes, new: bytes) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,11 +12,12 @@ from clusterkit.applications.report import NodeReport
 if TYPE_CHECKING:
     from clusterkit.hadoop.cluster import Cluster
 
-NAME = "clusterkit-image.json"
-"""The file's name, beside `stdout` and `stderr`."""
+_NAME = re.compile(r"container_\w+\.json")
 
 
 class _Told(msgspec.Struct):
+    container: str
+    host: str
     hit: bool
     seconds: float
     blas: str = ""
@@ -36,11 +38,6 @@ def collect(cluster: Cluster, application_id: str) -> tuple[NodeReport, ...]:
     ClusterkitError
         If its logs cannot be read, or are not there yet.
     """
-    files = cluster.logs.files(application_id, names=[NAME])
-    told = ((file.container_id, b"".join(file.lines())) for file in files)
-    return tuple(_read(container, text) for container, text in told)
-
-
-def _read(container: str, text: bytes) -> NodeReport:
-    told = msgspec.json.decode(text, type=_Told)
-    return NodeReport(container, told.hit, told.seconds, told.blas)
+    files = (file for file in cluster.logs.files(application_id) if _NAME.fullmatch(file.name))
+    told = (msgspec.json.decode(b"".join(file.lines()), type=_Told) for file in files)
+    return tuple(NodeReport(each.container, each.host, each.hit, each.seconds, each.blas) for each in told)

@@ -37,8 +37,8 @@ class NodeReport(msgspec.Struct, frozen=True):
 
     Parameters
     ----------
-    container : str
-        The container's id.
+    container, host : str
+        The container's id, and its node.
     hit : bool
         Whether the image was on its node.
     seconds : float
@@ -48,6 +48,7 @@ class NodeReport(msgspec.Struct, frozen=True):
     """
 
     container: str
+    host: str
     hit: bool
     seconds: float
     blas: str = ""

@@ -282,9 +282,9 @@ def _kept_facts(kept: Report) -> Iterator[tuple[str, str]]:
     for key, text in kept.image.items():
         yield f"image {key}", text
     for node in kept.nodes:
-        found = "the image was on the node" if node.hit else "the image was unpacked"
+        found = "the image was there" if node.hit else "the image was unpacked"
         told = f"; computes with {node.blas}" if node.blas else ""
-        yield node.container, f"{found}: {units.format_duration(node.seconds)}{told}"
+        yield node.container, f"on {node.host} {found}: {units.format_duration(node.seconds)}{told}"
     for key, value in kept.spec.items():
         yield f"spec {key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if kept.cause is not None:

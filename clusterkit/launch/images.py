@@ -368,7 +368,7 @@ def _python(built: Built, target: Store, beside: tuple[Blob, ...], transport: st
             archives.append(uri(blob, {"java": JAVA, "native": WHOLE}.get(layer.kind, layer.digest)))
         else:
             files.append(uri(blob, blob.name))
-    variables = {"_CLUSTERKIT_NODE_CACHE": settings.node_cache, "_CLUSTERKIT_REPORT": "<LOG_DIR>"}
+    variables = {"_CLUSTERKIT_NODE_CACHE": settings.node_cache}
     if any(layer.kind == "java" for layer in manifest.layers):
         variables["JAVA_HOME"] = f"$PWD/{JAVA}"
     image = NodeImage(

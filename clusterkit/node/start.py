@@ -26,7 +26,7 @@ _PREFIX = "_CLUSTERKIT_"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
 
@@ -34,7 +34,7 @@ def main() -> NoReturn:
     """Become the image's Python; `sys.argv` has the container's working directory, then the arguments.
 
     The environment may name `_CLUSTERKIT_NODE_CACHE` and `_CLUSTERKIT_NODE_CACHE_BYTES`, and with `_CLUSTERKIT_REPORT`
-    a directory, in which a file tells what was done for this container.
+    a directory, in which a file tells what was done for this container; that of YARN's logs otherwise.
     """
     work, arguments = os.path.abspath(sys.argv[1]), sys.argv[2:]
     try:
@@ -69,7 +69,7 @@ def ready(work: str, environ: Mapping[str, str]) -> Prepared:
         source=work,
         node_cache=environ.get(f"{_PREFIX}NODE_CACHE") or NODE_CACHE,
         limit_bytes=_number(environ.get(f"{_PREFIX}NODE_CACHE_BYTES", ""), LIMIT_BYTES),
-        said=_told,
+        said=_telling(environ),
     )
 
 
@@ -90,7 +90,7 @@ def _whole(work: str) -> Prepared:
 
 def _report(prepared: Prepared, environ: Mapping[str, str]) -> None:
     """Write what was done for this container where the launcher collects it; a report that fails changes nothing."""
-    directory = environ.get(f"{_PREFIX}REPORT")
+    directory = _directory_of_reports(environ)
     if not directory:
         return
     container = environ.get("CONTAINER_ID") or f"{os.uname().nodename}-{os.getpid()}"
@@ -101,6 +101,11 @@ def _report(prepared: Prepared, environ: Mapping[str, str]) -> None:
             file.write(small_json.encode(told))
     except OSError:
         pass
+
+
+def _directory_of_reports(environ: Mapping[str, str]) -> str:
+    """Return where the launcher looks for reports: the first directory of the container's logs."""
+    return environ.get(f"{_PREFIX}REPORT") or environ.get("LOG_DIRS", "").partition(",")[0]
 
 
 def _become(prepared: Prepared, arguments: list[str], environment: dict[str, str]) -> NoReturn:
@@ -127,10 +132,26 @@ def _cannot_start(prepared: Prepared, exc: OSError) -> NodeError:
     )
 
 
-def _told(stage: str, detail: str) -> None:
-    """Print progress on stderr; stdout belongs to what is started."""
-    sys.stderr.write(f"clusterkit: {stage} {detail}\n")
-    sys.stderr.flush()
+def _telling(environ: Mapping[str, str]) -> Callable[[str, str], None]:
+    """Return what tells of progress: beside the container's logs where it has any, on stderr otherwise.
+
+    Spark mixes the standard error of a driver on the cluster into its standard output, which is the job's alone.
+    """
+    directory = _directory_of_reports(environ)
+
+    def told(stage: str, detail: str) -> None:
+        line = f"clusterkit: {stage} {detail}\n"
+        if not directory:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            return
+        try:
+            with open(os.path.join(directory, "clusterkit-image"), "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError:
+            pass
+
+    return told
 
 
 def _number(text: str, default: int) -> int:

@@ -74,4 +74,5 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     def digest(self) -> str:
         """The SHA-256 of what is installed; where it came from is of no account."""
         known = sorted((p.name, p.version, p.kind, p.build, p.sha256, p.subdir) for p in self.packages)
-        return hashlib.sha256(msgspec.json.encode([self.kind, self.platform, self.python, known])).hexdigest()
+        what = [self.kind, self.platform, self.python, known, *([self.variables] if self.variables else [])]
+        return hashlib.sha256(msgspec.json.encode(what, order="sorted")).hexdigest()

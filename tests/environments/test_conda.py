@@ -17,7 +17,7 @@ import conda_pack
 import msgspec
 import pytest
 
-from clusterkit.environments import conda
+from clusterkit.environments import conda, elf
 from clusterkit.environments.conda import pip
 from clusterkit.environments.conda.request import Nodes
 from clusterkit.environments.lock import Lock
@@ -420,6 +420,22 @@ def contents(prefix: Path) -> dict[str, tuple[str, bool]]:
         known = str(path.readlink()) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
         found[name] = known, bool(path.lstat().st_mode & 0o100)
     return found
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc: nothing can be compiled in the prefix")
+def test_an_extension_that_pip_compiled_in_the_prefix(small: Channel, tmp_path: Path):
+    """A library that looks for others in the prefix by its full path looks for them beside itself."""
+    prefix = tmp_path / "env"
+    conda.install(conda.lock(spec(small, "ckdemo"), cache_dir=tmp_path / "cache"), prefix, cache_dir=tmp_path / "cache")
+    source, library = tmp_path / "it.c", prefix / SITE / "it.so"
+    source.write_text("int it(void) { return 1; }\n")
+    called([str(shutil.which("gcc")), "-shared", "-fPIC", f"-Wl,-rpath,{prefix}/lib", "-o", library, source])
+
+    found = {file.path: file for file in conda.read(prefix).files}[f"{SITE}/it.so"]
+
+    assert elf.read(found.read()).runpath == ("$ORIGIN/../..",)
+    assert str(prefix).encode() in library.read_bytes()
+    assert str(prefix).encode() not in found.read()
 
 
 def test_rattler_runs_post_link_scripts(small: Channel, tmp_path: Path):

@@ -172,6 +172,19 @@ def test_an_edited_file_is_packed_as_it_is_and_noted(prefix: Prefix):
     )
 
 
+def test_an_edited_binary_grows_into_its_padding(prefix: Prefix):
+    """A binary that was changed after conda wrote the prefix into it still has the room that conda left."""
+    prefix.install("tool", files={"lib/tool.so": b"\x7fELF\0" + THEIRS.encode() + b"/share\0end"})
+    live = (prefix.path / "lib/tool.so").read_bytes()
+    prefix.write("lib/tool.so", live + b"signed")
+
+    tree = conda.read(prefix.path)
+
+    assert files(tree)["lib/tool.so"].read() == b"\x7fELF\0" + PLACEHOLDER.encode() + b"/share\0endsigned"
+    assert files(tree)["lib/tool.so"].bake == "binary"
+    assert tree.notes == ("lib/tool.so of tool was edited after it was installed; it is packed as it is",)
+
+
 def test_a_missing_file_is_refused(prefix: Prefix):
     """What conda installed and nobody has any more is named, with its package and the cure; byte code is not missed."""
     prefix.install("tool", files={"share/a.txt": b"", "share/b.txt": b"", "lib/__pycache__/t.cpython-311.pyc": b""})
@@ -316,6 +329,17 @@ def test_a_record_that_cannot_be_read_is_refused(prefix: Prefix):
     why, mend = refused(prefix)
     assert why.startswith("the record tool-1.0-0.json cannot be read: ")
     assert mend.startswith("install tool again (conda install --force-reinstall)")
+
+
+def test_a_record_with_nulls(prefix: Prefix):
+    """What a record's writer did not know is absent, not wrong."""
+    record = {"name": "odd", "version": "1", "build": None, "url": None, "sha256": None, "files": ["share/odd"]}
+    record["paths_data"] = {"paths": [{"_path": "share/odd", "path_type": "hardlink", "prefix_placeholder": None}]}
+    prefix.write("conda-meta/odd-1-0.json", json.dumps(record).encode())
+    prefix.write("share/odd", f"see {prefix.path}/share".encode())
+    tree = conda.read(prefix.path)
+    assert tree.packages[0] == LockedPackage(name="odd", version="1", kind="conda", subdir="noarch")
+    assert files(tree)["share/odd"].read() == f"see {PLACEHOLDER}/share".encode()
 
 
 def test_a_prefix_without_python_is_refused(tmp_path: Path):

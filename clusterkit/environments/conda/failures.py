@@ -86,6 +86,8 @@ def _unsolvable(asked: Request, text: str) -> SpecError:
 def _mend(text: str, asked: Request) -> str:
     if "__glibc" in text:
         return "ask for older versions: the nodes' glibc is older than these need"
+    if "constraint libblas" in text or "constraint blas" in text:
+        return "leave out `blas`, or loosen the version that has no build for that BLAS"
     if "No candidates were found" in text:
         return f"correct the name or version, or add the channel that has it to {', '.join(asked.channels)}"
     return "loosen one of the versions that exclude each other"

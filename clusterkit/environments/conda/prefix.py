@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import mmap
 import os
-import posixpath
-import re
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from clusterkit.environments import elf
 from clusterkit.environments.code import editables
-from clusterkit.environments.conda import activation, inventory, ownership, unbaking
+from clusterkit.environments.conda import activation, cleaning, inside, inventory, ownership, unbaking
 from clusterkit.environments.conda.installing import UNFINISHED, this_platform
-from clusterkit.environments.conda.records import installed_wheels, joined, records, site_packages
+from clusterkit.environments.conda.records import installed_wheels, records, site_packages
 from clusterkit.environments.lock import LockedPackage
 from clusterkit.environments.tree import PLACEHOLDER, Code, File, Link, Tree
 from clusterkit.errors import ImageError
@@ -103,7 +99,7 @@ class _Reading:
         files = [*self._baked(), *self._others(), File(_MARK, b"", 0o644, 0)]
         links = [*self._links(files)]
         code, files = self._code(files)
-        files = _byte_code_without_paths(_records_without_paths(files, self.wheels))
+        files = cleaning.without_traces(files, self.wheels)
         return Tree(
             python=python,
             platform=self.platform,
@@ -221,12 +217,13 @@ class _Reading:
         return self._unproven(path, name, self._bytes(path))
 
     def _unproven(self, path: str, name: str, data: bytes) -> File:
-        """Return a file with the prefix taken out where it stands; in a binary there is no room for another one."""
-        mode = self.inventory.files[path][1]
+        """Return a file with the prefix taken out, as far as can be told without its package's word."""
         if b"\0" in data:
-            return self._linked(path, name, data, mode)
+            return self._compiled(path, name, data)
         placed, bake = unbaking.as_text(data, self.prefixes)
-        return File(path, placed if bake else self.prefix / path, mode, len(placed), name, bake)
+        return File(
+            path, placed if bake else self.prefix / path, self.inventory.files[path][1], len(placed), name, bake
+        )
 
     def _code(self, files: list[File]) -> tuple[tuple[Code, ...], list[File]]:
         """Return the user's own code, and the files without what names its folders."""
@@ -246,7 +243,7 @@ class _Reading:
     def _links(self, files: list[File]) -> Iterator[Link]:
         """Yield the links that stay inside; what others lead to is added to the files."""
         for path, written in self.inventory.links.items():
-            target = self._inside(path, written)
+            target = inside.link(path, written, self.prefixes)
             if target:
                 yield Link(path, target, self.owned.owner(path))
                 continue
@@ -264,30 +261,21 @@ class _Reading:
             else:
                 self.notes.append(f"{path} is a link to {written}, which does not exist; it is left out")
 
-    def _inside(self, path: str, written: str) -> str:
-        """Return a link's target relative to it; empty where it leads out of the prefix."""
-        folder = posixpath.dirname(path)
-        for prefix in self.prefixes if written.startswith("/") else ():
-            if written.startswith(f"{prefix}/"):
-                return posixpath.relpath(written[len(prefix) + 1 :], folder or ".")
-        target = posixpath.normpath(posixpath.join(folder, written))
-        return "" if written.startswith("/") or re.match(r"\.\.(/|$)", target) else written
+    def _compiled(self, path: str, name: str, data: bytes) -> File:
+        """Return a binary with the prefix in it: grown into its padding, or its search path made relative.
 
-    def _linked(self, path: str, name: str, data: bytes, mode: int) -> File:
-        """Return a binary; one that was compiled in the prefix looks for its libraries beside itself from now on."""
+        Where neither is possible it stays as it is, and packing refuses it if a program opens it.
+        """
+        mode = self.inventory.files[path][1]
+        grown = unbaking.as_binary(data, self.prefixes)
+        if grown is not None:
+            return File(path, grown, mode, len(grown), name, "binary")
         known = elf.read(data)
-        search = (known.rpath or known.runpath) if known else ()
-        if not any(prefix in directory for prefix in self.prefixes for directory in search):
+        moved = inside.search_path(path, known.rpath or known.runpath, self.prefixes) if known else ""
+        if not moved:
             return File(path, self.prefix / path, mode, len(data), name)
-        moved = ":".join(self._relative(directory, posixpath.dirname(path)) for directory in search)
-        changed = elf.with_rpath(self.prefix / path, moved, force=bool(known and known.rpath))
-        return File(path, changed, mode, len(changed), name)
-
-    def _relative(self, directory: str, folder: str) -> str:
-        for prefix in self.prefixes:
-            if directory == prefix or directory.startswith(f"{prefix}/"):
-                return "$ORIGIN/" + posixpath.relpath(directory[len(prefix) + 1 :] or ".", folder or ".")
-        return directory
+        data = elf.with_rpath(self.prefix / path, moved, force=bool(known and known.rpath))
+        return File(path, data, mode, len(data), name)
 
     def _bytes(self, path: str) -> bytes:
         try:
@@ -296,34 +284,8 @@ class _Reading:
             raise inventory.unreadable(exc) from exc
 
 
-def _records_without_paths(files: list[File], wheels: Iterable[WheelRecord]) -> list[File]:
-    """Return files where no RECORD holds the digest of a script with this machine's prefix in it."""
-    baked = {file.path for file in files if file.bake}
-    changed = {f"{wheel.info}/RECORD": wheel for wheel in wheels if not baked.isdisjoint(wheel.files)}
-    return [_undigested(file, baked) if file.path in changed else file for file in files]
-
-
-def _byte_code_without_paths(files: list[File]) -> list[File]:
-    """Return files without the byte code of modules that hold the prefix: it would bring back that of this machine."""
-    baked = {file.path for file in files if file.bake}
-    return [file for file in files if not file.path.endswith(".pyc") or ownership.source_of(file.path) not in baked]
-
-
-def _undigested(record: File, baked: set[str]) -> File:
-    site = PurePosixPath(record.path).parent.parent
-    rows = csv.reader(record.read().decode("utf-8", "surrogateescape").splitlines())
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [row[0], "", ""] if row and joined(site, row[0]) in baked else row for row in rows
-    )
-    data = text.getvalue().encode("utf-8", "surrogateescape")
-    return dataclasses.replace(record, source=data, size_bytes=len(data))
-
-
 def _holds(file: Path, size: int, prefixes: Iterable[str]) -> bool:
     """Whether a file holds one of the prefixes; a large one is mapped, not read."""
-    import mmap  # noqa: PLC0415
-
     if not size:
         return False
     try:

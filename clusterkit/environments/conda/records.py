@@ -121,16 +121,29 @@ def records(prefix: Path) -> tuple[CondaRecord, ...]:
     return tuple(_record(file, decoder) for file in sorted(folder.glob("*.json")))
 
 
-def _record(file: Path, decoder: Any) -> CondaRecord:
+def _record(file: Path, decoder: msgspec.json.Decoder[CondaRecord]) -> CondaRecord:
     try:
-        record: CondaRecord = decoder.decode(file.read_bytes())
+        return _decoded(file.read_bytes(), decoder)
     except (OSError, msgspec.DecodeError) as exc:
         raise ImageError(
             f"{file.parent.parent} cannot be read as a conda environment",
             why=f"the record {file.name} cannot be read: {exc}",
             mend=f"install {file.name.rsplit('-', 2)[0]} again (conda install --force-reinstall), which writes it anew",
         ) from exc
-    return record
+
+
+def _decoded(data: bytes, decoder: msgspec.json.Decoder[CondaRecord]) -> CondaRecord:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), CondaRecord)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a record without the fields of which its writer knew nothing."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(entry) for name, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
 
 
 def installed_wheels(prefix: Path, conda: Sequence[CondaRecord], platform: str) -> tuple[WheelRecord, ...]:

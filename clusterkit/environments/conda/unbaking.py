@@ -77,6 +77,15 @@ def as_text(data: bytes, prefixes: Iterable[str]) -> tuple[bytes, Bake | None]:
     return data, bake_of(data)
 
 
+def as_binary(data: bytes, prefixes: Iterable[str]) -> bytes | None:
+    """Return a binary with PLACEHOLDER in the place of a prefix; None where a string has no room for it."""
+    for prefix in prefixes:
+        for grown in _binaries(data, os.fsencode(prefix), _IN_PLACE):
+            if grown != data and len(grown) == len(data):
+                return grown
+    return None
+
+
 def bake_of(data: bytes) -> Bake | None:
     """Return how a text that holds PLACEHOLDER is baked."""
     count = data.count(_IN_PLACE)

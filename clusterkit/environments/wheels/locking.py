@@ -108,23 +108,25 @@ def drift(wanted: Lock, found: Lock) -> list[str]:
 
 
 def _difference(was: LockedPackage | None, now: LockedPackage | None) -> str:
-    if was is None or now is None:
-        return (
-            f"{now.name} {now.version} was not locked" if now else f"{was.name} {was.version} is missing" if was else ""
-        )
+    if was is None:
+        return f"{now.name} {now.version} was not locked" if now else ""
+    if now is None:
+        return f"{was.name} {was.version} was locked, and is missing"
     if installed.EDITABLE in {was.build, now.build}:
         return "" if was.build == now.build else f"{was.name} was locked as {was.build}, {now.build} is there"
+    return _other_version(was, now)
+
+
+def _other_version(was: LockedPackage, now: LockedPackage) -> str:
+    """Return how two wheels of one name differ; a build from source has the tags of where it was built."""
     if was.version != now.version:
         return f"{was.name} {was.version} was locked, {now.version} is there"
     if was.build != now.build and was.build and now.build and "sdist" not in {was.build, now.build}:
         return f"{was.name} {was.version} was locked as {was.build}, {now.build} is there"
-    is_same_kind = bool(was.url) == bool(now.url)
-    if is_same_kind and was.sha256 != now.sha256:
+    is_of_one_kind = bool(was.url) == bool(now.url)
+    if is_of_one_kind and was.sha256 != now.sha256:
         return f"{was.name} {was.version} has another content than the one that was locked"
     return ""
-
-
-def _silent(_stage: str, _detail: str) -> None: ...
 
 
 def _of_installed(spec: EnvironmentSpec) -> Lock:
@@ -134,6 +136,9 @@ def _of_installed(spec: EnvironmentSpec) -> Lock:
         for each in installed.distributions(site.packages):
             found.setdefault(each.name, each.locked(venv.base.platform))
     return _lock(spec, venv.base, [interpreter.locked(venv.base), *found.values()])
+
+
+def _silent(_stage: str, _detail: str) -> None: ...
 
 
 def _lock(spec: EnvironmentSpec, base: Interpreter, found: Iterable[LockedPackage]) -> Lock:

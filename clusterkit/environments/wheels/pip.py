@@ -20,7 +20,7 @@ _RESOLVE_S = 1800.0
 _INSTALL_S = 3600.0
 _LINE = 240
 _BUILDING = r"(?:Failed building wheel for|Failed to build) '?([A-Za-z0-9][\w.-]*)"
-_SAID = re.compile(r"^\s*(?:ERROR|error|\u00d7|hint|note):?\s*(.*)$")
+_SAID = re.compile(r"^\s*(?:ERROR|error|\u00d7|hint|note):?\s*(.*)$|^\s+(\S+ from .*|Expected sha256 .*|Got .*)$")
 
 
 def report(python: Path, arguments: Sequence[str], *, cwd: Path, what: str, cache_dir: Path) -> list[dict[str, Any]]:
@@ -106,7 +106,8 @@ _CURES: dict[str, str] = {
 
 def _why(text: str) -> str:
     """Return what pip's own error lines say, each once."""
-    lines = [match[1].strip() for line in text.splitlines() if (match := _SAID.match(line)) and match[1].strip()]
+    matches = (match for line in text.splitlines() if (match := _SAID.match(line)))
+    lines = [line for match in matches if (line := (match[1] or match[2] or "").strip())]
     shown = (line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in lines[:8])
     return "\n".join(dict.fromkeys(shown)) or "\n".join(text.strip().splitlines()[-4:]) or "pip said nothing"
 

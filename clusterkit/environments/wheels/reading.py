@@ -56,19 +56,15 @@ def read(
     ----------
     PEP 376 (RECORD), PEP 405 (pyvenv.cfg), PEP 610 (direct_url.json), PEP 660 (editable installs).
     """
-    told = said or _silent
     venv = venvs.find(path)
     others = [venvs.find(each) for each in also]
-    told("reading", str(venv.prefix))
-    inventory = _Inventory(f"lib/python{venv.base.minor}/site-packages", without, told)
+    if said is not None:
+        said("reading", str(venv.prefix))
+    inventory = _Inventory(f"lib/python{venv.base.minor}/site-packages", without, said)
     for site in (*venv.sites, *(site for other in others for site in other.sites if site.is_own)):
         inventory.add(site)
     stale = tuple(dict.fromkeys(each for one in (venv, *others) for each in one.stale))
     return _tree(inventory, venv, stale, cache_dir)
-
-
-def _silent(_stage: str, _detail: str) -> None:
-    return None
 
 
 def _tree(inventory: _Inventory, venv: Venv, stale: tuple[str, ...], cache_dir: Path | None) -> Tree:
@@ -92,6 +88,7 @@ def _tree(inventory: _Inventory, venv: Venv, stale: tuple[str, ...], cache_dir: 
         code=tuple(inventory.code.values()),
         interpreter=frozenset({interpreter.PACKAGE}),
         stale=stale,
+        notes=tuple(inventory.notes),
     )
 
 
@@ -101,13 +98,20 @@ class _Inventory:
 
     site_packages: str
     without: frozenset[str]
-    said: Callable[[str, str], None]
+    hears: Callable[[str, str], None] | None
+    notes: list[str] = field(default_factory=list)
     files: dict[str, File] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     code: dict[str, Code] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
     libraries: list[Path] = field(default_factory=list)
     roots: list[Path] = field(default_factory=list)
+
+    def said(self, stage: str, detail: str) -> None:
+        """Note what cannot be packed as it is, and say it."""
+        self.notes.append(detail)
+        if self.hears is not None:
+            self.hears(stage, detail)
 
     def not_beside(self, path: Path, found: elf.Elf) -> dict[str, Path]:
         """Return the libraries that a file needs and does not find by itself in this environment."""

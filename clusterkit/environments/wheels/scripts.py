@@ -11,7 +11,7 @@ from clusterkit.environments.tree import PLACEHOLDER
 if TYPE_CHECKING:
     from clusterkit.environments.tree import File
 
-_VENV = re.compile(r"python[\d.]*t?(-config)?|[Aa]ctivate(\.\w+)?|deactivate(\.\w+)?|activate_this\.py|pythonw?")
+_VENV = re.compile(r"python[\d.]*t?(-config)?|[Aa]ctivate(\.\w+)?|deactivate(\.\w+)?|activate_this\.py|pydoc\.bat")
 _PYTHON = re.compile(rb"#![ \t]*(?:\S*/)?(?:env[ \t]+(?:-S[ \t]*)?)?(?:\S*/)?(python[\d.]*)(?:[ \t]+(\S.*))?")
 _THROUGH_SHELL = re.compile(rb"""#!/bin/sh\n'''exec' ["']?(/.+?)/(python[\d.]*)["']?[ \t]*(.*?)"\$0" "\$@"\n' '''\n""")
 _LIMIT_BYTES = 1 << 20

@@ -306,6 +306,8 @@ class Hdfs:
             return _bounded(action, look_after)
         except ClusterkitError:
             raise
+        except (FileNotFoundError, FileExistsError) as exc:  # the NameNode's word: somebody deleted it meanwhile
+            raise self._translated(path, failure, exc) from exc
         except OSError as exc:
             if not any(_accepts(namenode) for namenode in self._namenodes):
                 raise self._unreachable(str(exc)) from exc
@@ -659,12 +661,11 @@ def _status(raw: hdfs_native.FileStatus) -> FileStatus:
     )
 
 
-def _pieces(data: Iterable[bytes]) -> Iterator[memoryview]:
-    """Yield data in pieces that are small enough for one guarded write."""
+def _pieces(data: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield data in pieces that are small enough for one guarded write; hdfs-native copies a view byte by byte."""
     for chunk in data:
-        view = memoryview(chunk)
-        for start in range(0, len(view), CHUNK_BYTES):
-            yield view[start : start + CHUNK_BYTES]
+        for start in range(0, len(chunk), CHUNK_BYTES):
+            yield chunk if len(chunk) <= CHUNK_BYTES else bytes(chunk[start : start + CHUNK_BYTES])
 
 
 def _file_chunks(local: Path) -> Iterator[bytes]:

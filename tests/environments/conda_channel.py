@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import configparser
 import hashlib
+import importlib.util
 import io
 import json
+import marshal
 import os
 import re
 import shutil
@@ -117,8 +119,8 @@ def python() -> Package:
     if sysconfig.get_config_var("Py_ENABLE_SHARED"):
         files += Path(sysconfig.get_config_var("LIBDIR")).glob("libpython*.so*")
     links = [Entry(f"bin/{name}", link=f"python{MINOR}") for name in ("python", "python3")]
-    entries = (*(_of_interpreter(file, base) for file in files), *links)
-    return Package("python", VERSION, "0_cpython", entries=entries)
+    entries = [_of_interpreter(file, base) for file in files]
+    return Package("python", VERSION, "0_cpython", entries=(*entries, *links, *_byte_code(entries)))
 
 
 def distribution(name: str, *depends: str) -> Package:
@@ -270,6 +272,20 @@ def _of_interpreter(file: Path, base: Path) -> Entry:
     if prefix in data and b"\0" not in data:
         return Entry(path, data.replace(prefix, PLACEHOLDER.encode()), mode=mode, placeholder="text")
     return Entry(path, data, mode=mode)
+
+
+def _byte_code(entries: list[Entry]) -> list[Entry]:
+    """Return the byte code of modules, as the packages of a channel bring it."""
+    found = []
+    for entry in entries:
+        if entry.path.endswith(".py") and not entry.link and not entry.placeholder:
+            folder, _, name = entry.path.rpartition("/")
+            code = compile(entry.data, f"/{entry.path}", "exec", dont_inherit=True)
+            digest = importlib.util.source_hash(entry.data)
+            data = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + digest + marshal.dumps(code)
+            cached = f"{folder}/__pycache__/{name.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc"
+            found.append(Entry(cached, data))
+    return found
 
 
 def _relative(file: Path, path: str) -> bytes:

@@ -51,11 +51,7 @@ def install(lock: Lock, prefix: Path, *, cache_dir: Path, said: Callable[[str, s
     prefix = prefix.absolute()
     if not _prepared(lock, prefix):
         return
-    _check_local(lock.packages)
-    if said:
-        said("installing", f"{len(lock.packages)} packages")
-    with installed(lock):
-        finished(_install(lock, prefix, cache_dir, said))
+    lay_out(lock, prefix, cache_dir=cache_dir, said=said)
     _compile(prefix)
     wheels = [package for package in lock.packages if package.kind == "wheel"]
     if wheels:
@@ -64,6 +60,15 @@ def install(lock: Lock, prefix: Path, *, cache_dir: Path, said: Callable[[str, s
         _remember(prefix, lock)
     _check_installed(lock, prefix)
     (prefix / UNFINISHED).unlink()
+
+
+def lay_out(lock: Lock, prefix: Path, *, cache_dir: Path, said: Callable[[str, str], None] | None = None) -> None:
+    """Put the conda packages of a lock into a prefix, and nothing more; see `install`."""
+    _check_local(lock.packages)
+    if said:
+        said("installing", f"{len(lock.packages)} packages")
+    with installed(lock):
+        finished(_install(lock, prefix, cache_dir, said))
 
 
 def drift(lock: Lock, prefix: Path) -> tuple[str, ...]:

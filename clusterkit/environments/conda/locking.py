@@ -131,7 +131,7 @@ def _with_pip(locked: Lock, asked: Request, cache_dir: Path, said: Callable[[str
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir, prefix="locking-") as scratch:
         prefix = Path(scratch).resolve() / "prefix"
-        installing.install(locked, prefix, cache_dir=cache_dir, said=said)
+        installing.lay_out(locked, prefix, cache_dir=cache_dir, said=said)
         if said:
             said("solving", f"{len(asked.pip)} requirements with pip")
         wheels = pip.resolve(prefix, asked)

@@ -9,6 +9,9 @@ from pathlib import Path
 from clusterkit.environments.tree import File
 from clusterkit.errors import ImageError
 
+PACKAGE = "java"
+"""The owner of each of its files: what tells them from those of the environment."""
+
 _LEFT_OUT = re.compile(r"(src\.zip|jmods|demo|sample|man|docs|include|legal|.*\.diz|.*\.debuginfo|ct\.sym)")
 
 
@@ -60,5 +63,7 @@ def _walk(directory: Path, below: str, above: tuple[str, ...] = ()) -> list[File
         elif entry.is_file():
             status = entry.stat()
             mode = 0o755 if status.st_mode & 0o111 else 0o644
-            found.append(File(f"{below}{entry.name}", Path(os.path.realpath(entry.path)), mode, status.st_size))
+            found.append(
+                File(f"{below}{entry.name}", Path(os.path.realpath(entry.path)), mode, status.st_size, PACKAGE)
+            )
     return found

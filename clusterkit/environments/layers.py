@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clusterkit.environments import java
 from clusterkit.environments.tar_stream import Directory
 from clusterkit.environments.tree import File
 from clusterkit.errors import ImageError
@@ -28,9 +29,6 @@ LARGE_BYTES = 32 << 20
 
 LARGE_LAYERS = 14
 """How many packages have one at most: YARN fetches private files one after the other, 20 layers are enough."""
-
-JAVA = "java"
-"""The `File.package` of a JDK that travels with the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +75,14 @@ def split(tree: Tree) -> tuple[Part, ...]:
         if not (isinstance(entry, File) and entry.bake):
             by_package[entry.package].append(entry)
     interpreter = _take(by_package, sorted(tree.interpreter & by_package.keys()))
-    java = _take(by_package, [JAVA] if JAVA in by_package else [])
+    jdk = _take(by_package, [java.PACKAGE] if java.PACKAGE in by_package else [])
     large = [Part("binaries", name, tuple(by_package.pop(name))) for name in _large(by_package)]
     parts = (
         Part("interpreter", "python", interpreter),
         *large,
         Part("packages", "packages", _take(by_package, sorted(by_package))),
         Part("prefix", "prefix", baked),
-        Part("java", JAVA, java),
+        Part("java", "java", jdk),
         *code(tree),
     )
     return tuple(part for part in parts if part.entries)

@@ -184,6 +184,16 @@ def architecture(source: Path | bytes) -> str:
     return elf.platform if elf else ""
 
 
+def asking_its_program(path: Path, *, cache_dir: Path | None = None) -> Path | bytes:
+    """Return a library that also looks where the program looks that loads it: in the cache, or its bytes."""
+    if cache_dir is None:
+        return without_runpath(path.read_bytes())
+    target = _named(path, "DT_RPATH", cache_dir)
+    if not target.is_file():
+        _write(target, without_runpath(path.read_bytes()))
+    return target
+
+
 def without_runpath(data: bytes) -> bytes:
     """Return a file whose DT_RUNPATH is a DT_RPATH, of the same length.
 
@@ -230,7 +240,7 @@ def with_rpaths(
 
 def _with_rpaths(paths: Sequence[Path], rpath: str, *, force: bool, kept: Path, as_bytes: bool) -> list[Path | bytes]:
     kept.mkdir(parents=True, exist_ok=True)
-    named = [kept / _named(path, rpath, force=force) for path in paths]
+    named = [_named(path, f"{rpath} {force}", kept) for path in paths]
     todo = {name: path for name, path in zip(named, paths, strict=True) if not name.is_file()}
     if todo:
         with tempfile.TemporaryDirectory(prefix=".patching-", dir=kept) as scratch:
@@ -238,10 +248,24 @@ def _with_rpaths(paths: Sequence[Path], rpath: str, *, force: bool, kept: Path, 
     return [name.read_bytes() if as_bytes else name for name in named]
 
 
-def _named(path: Path, rpath: str, *, force: bool) -> str:
-    """Return a name for a file and what is done to it."""
-    kind = f"{rpath}\0{force}\0".encode()
-    return hashlib.sha256(kind + path.read_bytes()).hexdigest()
+def _named(path: Path, how: str, kept: Path) -> Path:
+    """Return where a changed file is kept: by its content, and what is done to it.
+
+    A file that was seen before, with this size and these times, is not read again.
+    """
+    status = path.stat()
+    seen = hashlib.sha256(f"{path} {status.st_ino} {status.st_size} {status.st_mtime_ns} {how}".encode()).hexdigest()
+    pointer = kept / "seen" / seen
+    if not pointer.is_file():
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        _write(pointer, hashlib.sha256(how.encode() + b"\0" + path.read_bytes()).hexdigest().encode())
+    return kept / pointer.read_text("ascii")
+
+
+def _write(target: Path, data: bytes) -> None:
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.write_bytes(data)
+    aside.replace(target)
 
 
 def _patch(todo: dict[Path, Path], scratch: Path, rpath: str, *, force: bool) -> None:

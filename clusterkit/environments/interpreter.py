@@ -196,21 +196,6 @@ def locked(base: Interpreter) -> LockedPackage:
     return LockedPackage(name=PACKAGE, version=base.version, kind="python", subdir=base.platform)
 
 
-def rewritten(source: Path, data: bytes, kept: Path | None) -> Path | bytes:
-    """Return changed bytes: where they lie in the cache, or themselves without one."""
-    import hashlib  # noqa: PLC0415 - only for what is changed
-
-    if kept is None:
-        return data
-    target = kept / hashlib.sha256(data).hexdigest()
-    if not target.is_file():
-        kept.mkdir(parents=True, exist_ok=True)
-        aside = kept / f".{target.name}.{os.getpid()}"
-        aside.write_bytes(data)
-        aside.replace(target)
-    return target if target.is_file() else source
-
-
 def _cannot_run(executable: Path, why: str) -> ImageError:
     return ImageError(
         f"the Python {executable} cannot be packed",

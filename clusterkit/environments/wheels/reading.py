@@ -298,6 +298,12 @@ def _owners(found: Iterable[Distribution], site: Site, site_packages: str) -> di
     return owners | {f"{site_packages}/{top}/": name for top, name in tops.items() if name}
 
 
+def _looks_into_lib(path: str, found: elf.Elf) -> bool:
+    """Say whether a file finds what lies in `lib/` by itself."""
+    origin = os.path.dirname(path)  # noqa: PTH120
+    return any(os.path.normpath(each.replace("$ORIGIN", origin)) == "lib" for each in found.runpath)
+
+
 def _with_targets(links: dict[str, Link], files: dict[str, File], said: Callable[[str, str], None]) -> dict[str, Link]:
     """Return the links whose targets are in the tree."""
     there = set(files) | set(links)
@@ -330,8 +336,7 @@ def _libraries(inventory: _Inventory, kept: Path | None) -> dict[str, Path]:
         found = elf.read(file.source)
         elsewhere = inventory.not_beside(file.source, found) if found and found.needed else {}
         wanted |= elsewhere
-        if elsewhere and found and found.runpath:
-            data = elf.without_runpath(file.source.read_bytes())
-            inventory.files[file.path] = replace(file, source=interpreter.rewritten(file.source, data, kept))
+        if elsewhere and found and found.runpath and not _looks_into_lib(file.path, found):
+            inventory.files[file.path] = replace(file, source=elf.asking_its_program(file.source, cache_dir=kept))
     machines = {name: path for name, path in wanted.items() if path.parent not in inventory.libraries}
     return elf.closure(machines.values(), search=inventory.libraries) | machines

@@ -22,8 +22,8 @@ check: setup ## lint, types, unit tests (3 minutes)
 	.venv/bin/lint-imports --no-cache
 	$(python) -m pytest tests/unit
 
-test: check ## every test; starts its own clusters
-	$(python) -m pytest tests/cluster
+test: check ## every test; builds real environments, starts its own clusters
+	$(python) -m pytest tests/environments tests/cluster
 
 bench: setup ## every benchmark, ours beside the peers'
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(python) "$$script" || exit 1; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import http.server
@@ -51,8 +52,22 @@ def small(tmp_path: Path) -> Channel:
 @pytest.fixture
 def served(small: Channel) -> Iterator[str]:
     """The same channel over HTTP."""
+    yield from serving(small, "")
 
+
+@pytest.fixture
+def private(small: Channel) -> Iterator[str]:
+    """The same channel over HTTP, for `me` with the password `secret123` alone."""
+    yield from serving(small, "Basic " + base64.b64encode(b"me:secret123").decode())
+
+
+def serving(small: Channel, login: str) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        def send_head(self):
+            if login and self.headers.get("Authorization") != login:
+                return self.send_error(401)
+            return super().send_head()
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
@@ -162,6 +177,20 @@ def test_a_channel_that_is_not_there(tmp_path: Path):
     with pytest.raises(ImageError) as raised:
         conda.lock(spec("http://127.0.0.1:9/channel", "numpy"), cache_dir=tmp_path / "cache")
     assert "Connection refused" in raised.value.why
+
+
+def test_a_private_channel(private: str, tmp_path: Path, monkeypatch):
+    """A channel that asks for a login gets that of ~/.netrc, which is in no lock; without one, the cure is named."""
+    with pytest.raises(ImageError) as raised:
+        conda.lock(spec(private, "ckdemo"), cache_dir=tmp_path / "cache")
+    assert raised.value.mend.startswith("put the login into ~/.netrc (machine HOST login NAME password SECRET)")
+
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret123\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    lock = conda.lock(spec(private, "ckdemo"), cache_dir=tmp_path / "cache")
+    conda.install(lock, tmp_path / "env", cache_dir=tmp_path / "cache")
+    assert conda.drift(lock, tmp_path / "env") == ()
+    assert b"secret123" not in msgspec.json.encode(lock)
 
 
 def tampered(channel: Channel) -> Path:

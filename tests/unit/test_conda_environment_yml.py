@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from clusterkit.environments.conda.request import Request
 from clusterkit.errors import SpecError
 from clusterkit.specs import environment_yml
 from clusterkit.specs.environment import EnvironmentSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHOLE = """\
 name: science
@@ -152,6 +149,32 @@ def test_a_request_is_another_one_when_anything_of_it_changes(yml, tmp_path: Pat
     limits.write_text("six<1.17\n")
     others.append(request(EnvironmentSpec(name="x", source=path)))
     assert len({first, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("channel", "shown"),
+    [
+        ("https://me:secret123@host.example/channel", "https://host.example/channel"),
+        ("https://host.example/t/secret123/channel", "https://host.example/channel"),
+    ],
+)
+def test_a_secret_in_a_channel_is_refused(yml, channel, shown):
+    """A password in a URL would be in every lock: it is refused where it stands, and not printed."""
+    path = yml(f"channels:\n  - {channel}\ndependencies: [numpy]\n")
+    with pytest.raises(SpecError) as raised:
+        request(EnvironmentSpec(name="x", source=path))
+    assert raised.value.what == f"the channel {shown} cannot be used as it is written"
+    assert raised.value.place == f"{path}:2"
+    assert "secret123" not in str(raised.value)
+
+
+def test_the_example_is_solved_from_conda_forge_with_mkl():
+    """The example names conda-forge alone, and pins MKL as conda-forge documents it."""
+    example = Path(__file__).parents[2] / "examples" / "environment.yml"
+    asked = Request.of(EnvironmentSpec(name="x", source=example), Nodes())
+    assert asked.channels == ("conda-forge",)
+    assert {"numpy>=2", "scipy", "numba", "scikit-learn", "libblas=*=*mkl"} < set(asked.specs)
+    assert asked.pip == ()
 
 
 def test_nodes_are_what_the_solver_is_told():

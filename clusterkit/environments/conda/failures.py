@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from clusterkit.environments.lock import Lock, LockedPackage
 
 _NAME = re.compile(r"^(?:[^\s\[]*::)?\s*([A-Za-z0-9_.-]+)")
+_LOGIN = "put the login into ~/.netrc (machine HOST login NAME password SECRET), or into the file of RATTLER_AUTH_FILE"
+_REACH = (
+    "check its name and the network (HTTPS_PROXY, a mirror in `channels`); a folder of packages is a channel once it is "
+    "indexed: file:///path"
+)
 _HASH = re.compile(r"hash mismatch|mismatch.*sha256|sha256.*mismatch|hash.*(did|does) not match", re.IGNORECASE)
 
 
@@ -126,12 +131,8 @@ def _channel(asked: Request, text: str) -> SpecError:
 
 def _unreachable(asked: Request, text: str) -> ImageError:
     named = next((name for name in asked.channels if name.rstrip("/") in text), ", ".join(asked.channels))
-    return ImageError(
-        f"the channel {named} cannot be read",
-        why=text,
-        mend="check its name and the network (HTTPS_PROXY, a mirror in `channels`); a folder of packages is a channel "
-        "once it is indexed: file:///path",
-    )
+    mend = _LOGIN if re.search(r"\((401|403) ", text) else _REACH
+    return ImageError(f"the channel {named} cannot be read", why=text, mend=mend)
 
 
 def _name_of(spec: str) -> str:

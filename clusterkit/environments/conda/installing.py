@@ -15,7 +15,7 @@ from clusterkit import processes
 from clusterkit.environments.conda import pip
 from clusterkit.environments.conda.failures import drifted, installed
 from clusterkit.environments.conda.records import installed_wheels, records
-from clusterkit.environments.conda.running import finished
+from clusterkit.environments.conda.running import client, finished
 from clusterkit.errors import ImageError
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ async def _install(lock: Lock, prefix: Path, cache_dir: Path, said: Callable[[st
         cache_dir=(cache_dir / "conda" / "packages").absolute(),
         execute_link_scripts=True,  # as conda does: the certificates, fonts and data of some packages are made by them
         show_progress=False,
+        client=client(),
         reporter=_reporter(said) if said else None,
     )
 

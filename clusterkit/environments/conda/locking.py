@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clusterkit.environments.conda import installing, pip
 from clusterkit.environments.conda.failures import translated
 from clusterkit.environments.conda.request import Nodes, Request, digest
-from clusterkit.environments.conda.running import finished
+from clusterkit.environments.conda.running import client, finished
 from clusterkit.environments.lock import Lock, LockedPackage
 from clusterkit.errors import ImageError, SpecError
 
@@ -79,7 +79,7 @@ async def _solve(asked: Request, nodes: Nodes, cache_dir: Path) -> list[Any]:
     from rattler.package import BuildString, PackageName  # noqa: PLC0415
     from rattler.version import Version  # noqa: PLC0415
 
-    gateway = rattler.Gateway(cache_dir=(cache_dir / "conda" / "repodata").absolute())
+    gateway = rattler.Gateway(cache_dir=(cache_dir / "conda" / "repodata").absolute(), client=client())
     machine = [
         rattler.GenericVirtualPackage(PackageName(name), Version(version), BuildString(build))
         for name, version, build in nodes.virtual_packages

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit, urlunsplit
 
+from clusterkit.errors import SpecError
 from clusterkit.specs import environment_yml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clusterkit.specs.environment import EnvironmentSpec
+    from clusterkit.specs.environment_yml import EnvironmentYml
 
 _CHANNEL = "conda-forge"
+_TOKEN = re.compile(r"/t/[^/]+/")
 _ACCELERATED = {
     "fft": "mkl_fft",
     "random": "mkl_random",
@@ -87,13 +92,15 @@ class Request:
         Raises
         ------
         SpecError
-            If its `environment.yml` cannot be used.
+            If its `environment.yml` cannot be used, or a channel's URL holds a password.
         """
         source = spec.source
         written = environment_yml.load(source) if source else environment_yml.EnvironmentYml(Path(f"[{spec.name}]"))
         specs = dict.fromkeys((*written.dependencies, *spec.packages, *_added(spec, written.pip, nodes.platform)))
+        channels = tuple(dict.fromkeys((*spec.channels, *written.channels))) or (_CHANNEL,)
+        _check_secrets(channels, written)
         return cls(
-            channels=tuple(dict.fromkeys((*spec.channels, *written.channels))) or (_CHANNEL,),
+            channels=channels,
             specs=tuple(specs),
             constraints=_blas(spec, nodes),
             pip=written.pip,
@@ -125,6 +132,25 @@ def digest(asked: Request, nodes: Nodes) -> str:
     included = [Path(line[3:]).read_text(encoding="utf-8") for line in asked.pip if line.startswith("-c /")]
     known = [asked.channels, asked.specs, asked.constraints, asked.pip, included, dict(asked.variables), asdict(nodes)]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _check_secrets(channels: tuple[str, ...], written: EnvironmentYml) -> None:
+    """Refuse what would be written into every lock and manifest."""
+    for channel in channels:
+        parts = urlsplit(channel)
+        token = _TOKEN.search(parts.path)
+        if not token and parts.password is None:
+            continue
+        host = parts.hostname or "HOST"
+        shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=_TOKEN.sub("/", parts.path)))
+        raise SpecError(
+            f"the channel {shown} cannot be used as it is written",
+            why="its URL holds a password or token, which would be in every lock and every image",
+            mend=f"write {shown}, and put the login into ~/.netrc (machine {host} login NAME password SECRET), or a "
+            "token into the file that RATTLER_AUTH_FILE names",
+            key="channels",
+            place=written.place(channel) if channel in written.lines else None,
+        )
 
 
 def _added(spec: EnvironmentSpec, pip: tuple[str, ...], platform: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Wait for rattler, whose functions are coroutines."""
+"""Wait for rattler, whose functions are coroutines; and how it reaches channels."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def finished(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(work)
     with ThreadPoolExecutor(max_workers=1) as aside:
         return aside.submit(asyncio.run, work).result()
+
+
+def client() -> Any:
+    """Return what fetches: with retries, proxies, and the logins of ~/.netrc and of `rattler auth login`."""
+    from rattler.networking import Client  # noqa: PLC0415
+
+    return Client.default_client()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"^(?:[^\s\[]*::)?\s*([A-Za-z0-9_.-]+)")
 _LOGIN = "put the login into ~/.netrc (machine HOST login NAME password SECRET), or into the file of RATTLER_AUTH_FILE"
 _REACH = (
-    "check its name and the network (HTTPS_PROXY, a mirror in `channels`); a folder of packages is a channel once it is "
-    "indexed: file:///path"
+    "check its name and the network (HTTPS_PROXY, a mirror in `channels`); a folder of packages is a channel once it "
+    "is indexed: file:///path"
 )
 _HASH = re.compile(r"hash mismatch|mismatch.*sha256|sha256.*mismatch|hash.*(did|does) not match", re.IGNORECASE)
 

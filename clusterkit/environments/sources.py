@@ -73,7 +73,8 @@ class Source:
 
         if self.root is not None and self.spec.kind in _CONDA:
             return conda.read(self.root, said=said)
-        return wheels.read(self.root, without=_SPARK_JARS, cache_dir=self.cache_dir, said=said)
+        also = wheels.beside(self.spec, cache_dir=self.cache_dir, said=said)
+        return wheels.read(self.root, also=also, without=_SPARK_JARS, cache_dir=self.cache_dir, said=said)
 
     def code(self, local: Sequence[Path]) -> tuple[Code, ...]:
         """Return the user's own code: editable installs, and the folders that were named."""

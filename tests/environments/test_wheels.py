@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from clusterkit.environments import elf, wheels
-from clusterkit.environments.wheels import pythons
+from clusterkit.environments.wheels import locking, pythons
 from clusterkit.errors import ImageError
 from clusterkit.specs.environment import EnvironmentSpec
 
@@ -355,3 +355,26 @@ def test_a_projects_uv_lock_is_taken_as_it_is(tmp_path):
     assert (
         next(package.sha256 for package in lock.packages if package.name == "six") in (project / "uv.lock").read_text()
     )
+
+
+def test_what_acceleration_needs_is_installed_beside_an_environment_that_lacks_it(numpy_venv, tmp_path, monkeypatch):
+    """The environment itself is never written to; what it has stays as it is, and the answer is kept."""
+    monkeypatch.setattr(locking, "INTEL", {"fft": "threadpoolctl"})
+    spec = EnvironmentSpec(name="it", source=numpy_venv.venv, accelerate=("fft",))
+    before = sorted(path.name for path in (numpy_venv.venv / SITE).iterdir())
+    found = wheels.beside(spec, cache_dir=tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert wheels.beside(spec, cache_dir=tmp_path) == found
+    assert sorted(path.name for path in (numpy_venv.venv / SITE).iterdir()) == before
+    tree = wheels.read(numpy_venv.venv, also=found)
+    names = {package.name for package in numpy_venv.tree.packages}
+    assert {package.name for package in tree.packages} == names | {"threadpoolctl"}
+    assert [file.package for file in tree.files if file.path == f"{SITE}/threadpoolctl.py"] == ["threadpoolctl"]
+    assert str(found[0]) in tree.stale
+
+
+def test_nothing_is_installed_beside_an_environment_that_has_all(numpy_venv, tmp_path):
+    """Nor beside one that is installed from a lock, which has it."""
+    described = EnvironmentSpec(name="it", packages=("numpy",), blas="mkl")
+    assert wheels.beside(EnvironmentSpec(name="it", source=numpy_venv.venv), cache_dir=tmp_path) == ()
+    assert wheels.beside(described, cache_dir=tmp_path) == ()

@@ -256,7 +256,7 @@ def test_intels_wheels_are_added_where_they_can_serve(there, platform, expected,
     """With NumPy, on x86-64, and only those that are missing; the reason is said otherwise."""
     told: list[str] = []
     found = [package(name=name) for name in there]
-    assert locking._intels(SPEC, found, platform, lambda _, detail: told.append(detail)) == expected
+    assert locking.intels(SPEC, found, platform, lambda _, detail: told.append(detail)) == expected
     assert told == heard
 
 

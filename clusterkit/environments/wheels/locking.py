@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 INTEL = {"fft": "mkl_fft", "random": "mkl_random", "umath": "mkl_umath", "sklearn": "scikit-learn-intelex"}
 """The wheel that each acceleration needs."""
 
-_IN_PLACE = frozenset({"venv", "interpreter"})
+IN_PLACE = frozenset({"venv", "interpreter"})
+"""The kinds of sources that are read where they are, and are never written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +64,19 @@ def lock(spec: EnvironmentSpec, *, cache_dir: Path, said: Said | None = None) ->
         If it cannot be solved, or a package cannot be locked.
     """
     told = said or _silent
-    if spec.kind in _IN_PLACE:
-        return _of_installed(spec)
+    if spec.kind in IN_PLACE:
+        return installed_lock(spec)
     base = pythons.find(spec.python)
     what = f"the environment {spec.name} cannot be solved"
     question = _question(spec, base, told)
     told("resolving", f"{len(question.arguments)} requirements for Python {base.version}")
     found = list(question.known)
     if question.arguments:
-        pins = _pins(found)
-        found = _merged(found, _solved(base, question.arguments, question.cwd, pins, what, cache_dir))
-    added = _intels(spec, found, base.platform, told)
+        found = _merged(found, solved(base, question.arguments, question.cwd, pins(found), what, cache_dir))
+    added = intels(spec, found, base.platform, told)
     if added:
         told("resolving", f"{', '.join(added)} for {spec.blas or 'acceleration'}")
-        found = _merged(found, _solved(base, added, question.cwd, _pins(found), what, cache_dir))
+        found = _merged(found, solved(base, added, question.cwd, pins(found), what, cache_dir))
     told("locked", f"{len(found)} packages")
     return _lock(spec, base, found)
 
@@ -129,7 +129,8 @@ def _other_version(was: LockedPackage, now: LockedPackage) -> str:
     return ""
 
 
-def _of_installed(spec: EnvironmentSpec) -> Lock:
+def installed_lock(spec: EnvironmentSpec) -> Lock:
+    """Return what is installed in an environment that is read where it is."""
     venv = venvs.find(spec.source)
     found: dict[str, LockedPackage] = {}
     for site in venv.sites:
@@ -146,7 +147,7 @@ def _lock(spec: EnvironmentSpec, base: Interpreter, found: Iterable[LockedPackag
         kind="wheels",
         platform=base.platform,
         python=base.version,
-        request="" if spec.kind in _IN_PLACE else request(spec),
+        request="" if spec.kind in IN_PLACE else request(spec),
         packages=tuple(sorted(found, key=lambda package: package.name)),
     )
 
@@ -190,13 +191,14 @@ def _of_project(project: Path, spec: EnvironmentSpec, said: Said) -> _Question:
     return _Question((*metadata.get("dependencies", ()), *spec.packages), project, (own,))
 
 
-def _solved(
-    base: Interpreter, arguments: Sequence[str], cwd: Path, pins: str, what: str, cache_dir: Path
+def solved(
+    base: Interpreter, arguments: Sequence[str], cwd: Path, pinned: str, what: str, cache_dir: Path
 ) -> list[LockedPackage]:
+    """Return what pip would install, with the versions that are pinned."""
     with tempfile.TemporaryDirectory(prefix="clusterkit-lock-") as scratch:
         constraints = Path(scratch, "constraints.txt")
-        constraints.write_text(pins, "utf-8")
-        options = ["-c", str(constraints)] if pins else []
+        constraints.write_text(pinned, "utf-8")
+        options = ["-c", str(constraints)] if pinned else []
         found = pip.report(base.executable, [*options, *arguments], cwd=cwd, what=what, cache_dir=cache_dir)
     return [_reported(each, base.platform) for each in found]
 
@@ -233,11 +235,13 @@ def _merged(first: Iterable[LockedPackage], second: Iterable[LockedPackage]) -> 
     return list({package.name: package for package in (*second, *first)}.values())
 
 
-def _pins(found: Iterable[LockedPackage]) -> str:
-    return "".join(f"{each.name}=={each.version}\n" for each in found if each.build != installed.EDITABLE)
+def pins(found: Iterable[LockedPackage]) -> str:
+    """Return constraints that keep packages at the versions they have."""
+    wheels = (each for each in found if each.kind == "wheel" and each.build != installed.EDITABLE)
+    return "".join(f"{each.name}=={each.version}\n" for each in wheels)
 
 
-def _intels(spec: EnvironmentSpec, found: Sequence[LockedPackage], platform: str, said: Said) -> list[str]:
+def intels(spec: EnvironmentSpec, found: Sequence[LockedPackage], platform: str, said: Said) -> list[str]:
     """Return the wheels of Intel's that are asked for and not there yet."""
     wanted = ["mkl"] if spec.blas in {"mkl", "auto"} else []
     wanted += [INTEL[each] for each in spec.accelerate]

@@ -41,8 +41,10 @@ class Progress:
     >>> with Progress(sys.stdout, clock=lambda: 0.0) as progress:
     ...     progress.stage("accepted", "queue default")
     ...     progress.note("Ctrl-C kills the application")
+    ...     progress.stage("warning", "the queue is full")
       0.0 s  accepted: queue default
              Ctrl-C kills the application
+             warning: the queue is full
     """
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +56,10 @@ class Progress:
         self._lock = threading.RLock()
 
     def stage(self, name: str, detail: str = "") -> None:
-        """Begin a stage, which ends the one before; the same name again is progress within it."""
+        """Begin a stage, which ends the one before; the same name again is progress within it, a `warning` a note."""
+        if name == "warning":
+            self.note(f"warning: {detail}")
+            return
         with self._lock:
             if name == self._stage:
                 self._teller.go_on(visible(detail))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import msgspec
 
 from clusterkit import units
 from clusterkit.errors import StoreError
+from clusterkit.hadoop.hdfs import QuotaError
 from clusterkit.store import sweeping, uses
 from clusterkit.store.blob import Blob, blobs
 from clusterkit.store.refusals import explained
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from clusterkit.environments.manifest import Manifest
     from clusterkit.store.blob import Form
     from clusterkit.store.directory import DirectoryStore
-    from clusterkit.store.store import Store, Stored
+    from clusterkit.store.store import Draft, Store, Stored
 
     Said = Callable[[str, str], None]
     Content = Callable[[Blob], Path | bytes]
@@ -112,64 +114,111 @@ def image(
     def content(blob: Blob) -> Path | bytes:
         return msgspec.json.encode(manifest) if blob == own else source.file(blob)
 
-    wanted = (*blobs(manifest, form), *beside, own)
-    names = [name for blob in wanted for name in blob.names]
+    upload = _Upload((*blobs(manifest, form), *beside, own), content, target, said)
     with explained(target, f"the environment {manifest.name} was not stored"):
-        _announce(target, manifest.id, names, said)
-        found = _put_missing(wanted, content, target, said)
-        new = target.save(manifest)
-        if any(stored.uploaded for stored in found):
-            found = _put_missing(wanted, content, target, said, before=found)
+        found, new = _put(manifest, upload)
     return PutReport(manifest.id, found[:-1], found[-1], new, time.monotonic() - started)
 
 
-def _announce(target: Store, image: str, names: list[str], said: Said | None) -> None:
+def _put(manifest: Manifest, upload: _Upload) -> tuple[tuple[Stored, ...], bool]:
+    """Put files and manifest; what is new travels while we announce that we use the rest, which is looked at then."""
+    target = upload.target
+    with ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as cleaning:
+        announced = pool.submit(_announce, target, manifest.id, upload.names, upload.said)
+        drafted = pool.submit(target.draft, manifest)
+        cleaning.callback(_discard, target, drafted)
+        upload.missing()
+        announced.result()
+        found = upload.missing()
+        new = target.publish(drafted.result())
+    return (upload.missing() if upload.done else found), new
+
+
+def _discard(target: Store, drafted: Future[Draft | None]) -> None:
+    if drafted.exception() is None:
+        target.discard(drafted.result())
+
+
+def _announce(target: Store, image: str, names: tuple[str, ...], said: Said | None) -> None:
     """Say that we use the image, until no sweep that began before may delete any of it."""
     uses.mark(target, image, names)
     while sweeping.wait_for(target, {image, *names}, said):
         uses.mark(target, image, names)
 
 
-def _put_missing(
-    wanted: Sequence[Blob],
-    content: Content,
-    target: Store,
-    said: Said | None,
-    *,
-    before: Sequence[Stored] = (),
-) -> tuple[Stored, ...]:
-    """Put what is missing until nothing is, and return where everything is."""
-    put = {stored.blob for stored in before if stored.uploaded}
-    for _ in range(_TRIES):
-        found = target.has(wanted)
-        missing = tuple(blob for blob in dict.fromkeys(wanted) if blob not in found)
-        if not missing:
-            return tuple(replace(found[blob], uploaded=blob in put) for blob in wanted)
-        put |= {stored.blob for stored in _upload(missing, content, target, said) if stored.uploaded}
-    raise StoreError(
-        f"{missing[0].what} was not stored at {target.uri}",
-        why=f"it was put {_TRIES} times, and each time somebody deleted it",
-        mend="find out who deletes files there: a job that cleans up HDFS must spare this directory",
-        uri=target.uri,
-    )
+class _Upload:
+    """The upload of what a store lacks.
 
+    Parameters
+    ----------
+    wanted : sequence of Blob
+        What it shall have.
+    content : callable
+        Returns where the bytes of each are.
+    target : Store
+        The store.
+    said : callable, optional
+        Is told how far it is.
+    """
 
-def _upload(missing: Sequence[Blob], content: Content, target: Store, said: Said | None) -> list[Stored]:
-    """Upload several files at once; when one fails the others are given up."""
-    local = {blob: content(blob) for blob in missing}
-    progress = _Progress([blob for blob in missing if isinstance(local[blob], Path)], said)
-    with ThreadPoolExecutor(UPLOADS) as pool:
-        tasks = [pool.submit(target.put, blob, local[blob], progress=progress.of(blob)) for blob in missing]
+    def __init__(self, wanted: Sequence[Blob], content: Content, target: Store, said: Said | None) -> None:
+        self.target = target
+        self.said = said
+        self.done: set[Blob] = set()
+        self._wanted = tuple(dict.fromkeys(wanted))
+        self._content = content
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that any of it may have."""
+        return tuple(name for blob in self._wanted for name in blob.names)
+
+    def missing(self) -> tuple[Stored, ...]:
+        """Put what is missing until nothing is, and return where everything is."""
+        for _ in range(_TRIES):
+            found = self.target.has(self._wanted)
+            missing = tuple(blob for blob in self._wanted if blob not in found)
+            if not missing:
+                return tuple(replace(found[blob], uploaded=blob in self.done) for blob in self._wanted)
+            self._put(missing)
+        raise StoreError(
+            f"{missing[0].what} was not stored at {self.target.uri}",
+            why=f"it was put {_TRIES} times, and each time somebody deleted it",
+            mend="find out who deletes files there: a job that cleans up HDFS must spare this directory",
+            uri=self.target.uri,
+        )
+
+    def _put(self, missing: tuple[Blob, ...]) -> None:
+        """Put several files at once; near a quota one by one, since HDFS counts a whole block for each open file."""
         try:
-            wait(tasks, return_when=FIRST_EXCEPTION)
-        finally:
-            if any(not task.done() or task.exception() for task in tasks):
-                progress.stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-    failed = [exc for task in tasks if not task.cancelled() and (exc := task.exception()) is not None]
-    for exc in sorted(failed, key=lambda exc: isinstance(exc, _StoppedError)):
-        raise exc
-    return [task.result() for task in tasks]
+            self._at_once(missing)
+        except QuotaError:
+            left = tuple(blob for blob in missing if blob not in self.done)
+            if len(left) == 1:
+                raise
+            for blob in left:
+                self._at_once((blob,))
+
+    def _at_once(self, missing: tuple[Blob, ...]) -> None:
+        """Put files at once; when one fails the others are given up."""
+        local = {blob: self._content(blob) for blob in missing}
+        progress = _Progress([blob for blob in missing if isinstance(local[blob], Path)], self.said)
+
+        def put(blob: Blob) -> None:
+            if self.target.put(blob, local[blob], progress=progress.of(blob)).uploaded:
+                self.done.add(blob)
+
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            tasks = [pool.submit(put, blob) for blob in missing]
+            try:
+                wait(tasks, return_when=FIRST_EXCEPTION)
+            finally:
+                if any(not task.done() or task.exception() for task in tasks):
+                    progress.stopped.set()
+                    pool.shutdown(wait=False, cancel_futures=True)
+        failed = [exc for task in tasks if not task.cancelled() and (exc := task.exception()) is not None]
+        for exc in sorted(failed, key=lambda exc: isinstance(exc, _StoppedError)):
+            raise exc
 
 
 class _StoppedError(Exception):

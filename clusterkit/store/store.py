@@ -65,6 +65,14 @@ class Stored:
     uploaded: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A manifest that is written aside, and the directory of the image that it will be."""
+
+    aside: str
+    target: str
+
+
 class Store:
     """The home of layers and manifests; `DirectoryStore` and `HdfsStore` make one.
 
@@ -154,23 +162,42 @@ class Store:
         StoreError
             If the store refuses it.
         """
+        draft = self.draft(manifest)
+        try:
+            return self.publish(draft)
+        finally:
+            self.discard(draft)
+
+    def draft(self, manifest: Manifest) -> Draft | None:
+        """Write a manifest aside; None where it is there already."""
         target = self.layout.image(manifest.id)
         if self.status(f"{target}/manifest.json") is not None:
-            return False
+            return None
         self.share(self.layout.images)
-        aside = f"{self.layout.images}/.{uuid4().hex}.part"
-        self.files.mkdirs(aside, mode=_PUBLIC_DIRECTORY)
+        draft = Draft(f"{self.layout.images}/.{uuid4().hex}.part", target)
+        self.files.mkdirs(draft.aside, mode=_PUBLIC_DIRECTORY)
         try:
-            self.files.write(f"{aside}/manifest.json", msgspec.json.encode(manifest), mode=_PUBLIC_FILE)
-            self.files.rename(aside, target)
-        except PathExistsError:  # another writer was faster; the image is the same
-            self.files.delete(aside, recursive=True)
-            return False
+            self.files.write(f"{draft.aside}/manifest.json", msgspec.json.encode(manifest), mode=_PUBLIC_FILE)
         except BaseException:
-            with contextlib.suppress(ClusterkitError):
-                self.files.delete(aside, recursive=True)
+            self.discard(draft)
             raise
+        return draft
+
+    def publish(self, draft: Draft | None) -> bool:
+        """Make a draft an image, and return whether it is new."""
+        if draft is None:
+            return False
+        try:
+            self.files.rename(draft.aside, draft.target)
+        except PathExistsError:  # another writer was faster; the image is the same
+            return False
         return True
+
+    def discard(self, draft: Draft | None) -> None:
+        """Delete what is left of a draft."""
+        if draft is not None:
+            with contextlib.suppress(ClusterkitError):
+                self.files.delete(draft.aside, recursive=True)
 
     def load(self, image: str) -> Manifest:
         """Return the manifest of an image, by its whole id; `names.find` knows the id of what people type.

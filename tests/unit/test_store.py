@@ -280,28 +280,47 @@ def test_a_bare_archive_goes_beside_the_layers(local, shared, image):
 
 def test_the_first_failure_is_told_and_ends_the_other_uploads(local, shared, image, monkeypatch):
     """When one upload fails, the others stop, leave nothing, and its error is the one that is raised."""
-    started = threading.Barrier(3, timeout=20)
-    write = Everybodys.write
+    started, refused, write = threading.Barrier(3, timeout=20), threading.Event(), Everybodys.write
 
     def refuse(self, path, data, **how):
         if "/layers/" not in path:
             return write(self, path, data, **how)
         started.wait()
         if image.layers[1].digest in path:
-            raise QuotaError("x", why="The DiskSpace quota of /s is exceeded: quota = 1 B but consumed = 2 B", mend="y")
-        return write(self, path, waiting(data), **how)
+            refused.set()
+            raise DeniedError("x", why="user=alice may not", mend="y")
+        return write(self, path, after(refused, data), **how)
 
-    def waiting(data):
-        for chunk in data:
-            yield chunk
-            threading.Event().wait(0.3)
-            yield b""
-
+    monkeypatch.setattr("clusterkit.store.store._CHUNK_BYTES", 1)
     monkeypatch.setattr(Everybodys, "write", refuse)
-    with pytest.raises(QuotaError) as caught:
+    with pytest.raises(DeniedError) as caught:
         put.image(image, local, shared)
     assert caught.value.what.startswith("the environment analysis was not stored at")
     assert not [name for name in tree(shared) if "part" in name or name.startswith("images")]
+
+
+def after(event, data):
+    """Yield data, all but the first piece once an event has come."""
+    for chunk in data:
+        yield chunk
+        assert event.wait(20)
+
+
+def test_near_a_quota_files_go_one_by_one(local, shared, image, monkeypatch):
+    """HDFS counts a whole block for each open file: what does not fit at once may fit one after the other."""
+    together, write, tries = threading.Barrier(3, timeout=20), Everybodys.write, []
+
+    def first_refused(self, path, data, **how):
+        tries.append(path)
+        if "/layers/" in path and tries.count(path) == 1:
+            together.wait()
+            raise QuotaError("x", why="full", mend="y", uri=path)
+        return write(self, path, data, **how)
+
+    monkeypatch.setattr(Everybodys, "write", first_refused)
+    report = put.image(image, local, shared)
+    assert (len(report.uploaded), report.new) == (3, True)
+    assert [tries.count(stored.path) for stored in report.files] == [2, 2, 2]
 
 
 def test_who_deletes_all_the_time_is_told(local, shared, image, monkeypatch):

@@ -167,8 +167,7 @@ def test_an_edited_file_is_packed_as_it_is_and_noted(prefix: Prefix):
     assert files(tree)["etc/a.ini"].read() == f"root={PLACEHOLDER}/mine".encode()
     assert files(tree)["share/b.txt"].read() == f"longer, in {PLACEHOLDER}".encode()
     assert tree.notes == (
-        "etc/a.ini of tool was edited after it was installed; it is packed as it is",
-        "share/b.txt of tool was edited after it was installed; it is packed as it is",
+        "2 files of tool, such as etc/a.ini, were edited after it was installed; they are packed as they are",
     )
 
 

@@ -19,7 +19,7 @@ from clusterkit.errors import ImageError
 from clusterkit.node import baking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from clusterkit.environments.conda.inventory import Inventory
@@ -84,6 +84,7 @@ class _Reading:
     owned: Owned
     prefixes: list[str]
     notes: list[str] = field(default_factory=list)
+    edited: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prefix: Path) -> _Reading:
@@ -109,7 +110,7 @@ class _Reading:
             code=code,
             environment=activation.variables(self.prefix, self.prefixes),
             stale=tuple(self.prefixes),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *_told(self.edited)),
             directories=tuple(self.inventory.directories),
         )
 
@@ -187,7 +188,7 @@ class _Reading:
         return File(path, data, self.inventory.files[path][1], len(data), name, bake)
 
     def _edited(self, path: str, name: str, data: bytes) -> File:
-        self.notes.append(f"{path} of {name} was edited after it was installed; it is packed as it is")
+        self.edited.setdefault(name, []).append(path)
         return self._unproven(path, name, data)
 
     def _others(self) -> Iterator[File]:
@@ -211,7 +212,7 @@ class _Reading:
         """Return a file of which no record says whether it holds the prefix."""
         size, mode = self.inventory.files[path]
         if edited:
-            self.notes.append(f"{path} of {name} was edited after it was installed; it is packed as it is")
+            self.edited.setdefault(name, []).append(path)
         if not _holds(self.prefix / path, size, self.prefixes):
             return File(path, self.prefix / path, mode, size, name)
         return self._unproven(path, name, self._bytes(path))
@@ -282,6 +283,15 @@ class _Reading:
             return (self.prefix / path).read_bytes()
         except OSError as exc:
             raise inventory.unreadable(exc) from exc
+
+
+def _told(edited: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for name, paths in sorted(edited.items()):
+        if len(paths) == 1:
+            yield f"{paths[0]} of {name} was edited after it was installed; it is packed as it is"
+        else:
+            which = f"{len(paths)} files of {name}, such as {min(paths)},"
+            yield f"{which} were edited after it was installed; they are packed as they are"
 
 
 def _holds(file: Path, size: int, prefixes: Iterable[str]) -> bool:

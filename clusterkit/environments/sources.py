@@ -71,8 +71,9 @@ class Source:
         """Read it."""
         from clusterkit.environments import conda, wheels  # noqa: PLC0415 - only the kind that is needed
 
-        if self.root is not None and self.spec.kind in _CONDA:
-            return conda.read(self.root, said=said)
+        prefix = Path(sys.prefix) if self.root is None else self.root
+        if (prefix / "conda-meta").is_dir():
+            return conda.read(prefix, without=_SPARK_JARS, said=said)
         also = wheels.beside(self.spec, cache_dir=self.cache_dir, said=said)
         return wheels.read(self.root, also=also, without=_SPARK_JARS, cache_dir=self.cache_dir, said=said)
 

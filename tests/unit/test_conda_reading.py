@@ -369,6 +369,13 @@ def test_a_base_environment_without_its_cache_and_its_other_environments(prefix:
     ]
 
 
+def test_what_is_left_out(prefix: Prefix):
+    """A folder below site-packages can be left out, and is not missed."""
+    prefix.install("pyspark", files={f"{SITE}/pyspark/jars/a.jar": b"", f"{SITE}/pyspark/sql.py": b""})
+    paths = [file.path for file in conda.read(prefix.path, without={"pyspark/jars"}).files]
+    assert [path for path in paths if "pyspark" in path] == [f"{SITE}/pyspark/sql.py"]
+
+
 def test_what_activation_sets(prefix: Prefix):
     """Variables come from what is there, from conda's own files, and from the scripts, in conda's order."""
     prefix.install(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from clusterkit.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _OF_THE_MACHINE = frozenset({"conda-meta", "pkgs", "envs", "conda-bld", ".conda_lock", "locks"})
@@ -41,22 +42,29 @@ class Inventory:
         return path in self.files or path in self.links
 
 
-def take(prefix: Path) -> Inventory:
+def take(prefix: Path, without: Iterable[str] = ()) -> Inventory:
     """Return what lies below a prefix.
+
+    Parameters
+    ----------
+    prefix : Path
+        The prefix.
+    without : iterable of str
+        Paths below it that are left out, with all that is in them.
 
     Raises
     ------
     ImageError
         If a directory cannot be read.
     """
-    inventory = Inventory()
+    inventory, skipped = Inventory(), _OF_THE_MACHINE.union(without)
     left = [""]
     while left:
         below = left.pop()
         try:
             with os.scandir(prefix / below) as found:
                 entries = list(found)
-            left += [folder for entry in entries if (folder := _note(inventory, entry, below))]
+            left += [folder for entry in entries if (folder := _note(inventory, entry, below, skipped))]
         except OSError as exc:
             raise unreadable(exc) from exc
         if below and not entries:
@@ -78,10 +86,10 @@ def unreadable(error: OSError) -> ImageError:
     )
 
 
-def _note(inventory: Inventory, entry: os.DirEntry[str], below: str) -> str:
+def _note(inventory: Inventory, entry: os.DirEntry[str], below: str, skipped: frozenset[str]) -> str:
     """Add an entry; return the path of a directory to go into."""
     path = f"{below}/{entry.name}" if below else entry.name
-    if path in _OF_THE_MACHINE:
+    if path in skipped:
         return ""
     if entry.is_symlink():
         inventory.links[path] = os.readlink(entry.path)  # noqa: PTH115 - a Path for each entry costs more than reading it

@@ -31,7 +31,7 @@ _MARK = "conda-meta/history"
 """What programs look for to learn that they run in a conda environment (IPython, numba); our own is empty."""
 
 
-def read(prefix: Path, *, said: Callable[[str, str], None] | None = None) -> Tree:
+def read(prefix: Path, *, without: Iterable[str] = (), said: Callable[[str, str], None] | None = None) -> Tree:
     """Read a conda environment, as it is, into a tree.
 
     Each file that holds the prefix is taken back to its package's original bytes, which the package's own SHA-256 in
@@ -42,6 +42,8 @@ def read(prefix: Path, *, said: Callable[[str, str], None] | None = None) -> Tre
     ----------
     prefix : Path
         The environment's directory; it is not written to.
+    without : iterable of str
+        Paths below its Python's site-packages that are left out: `pyspark/jars`.
     said : callable, optional
         Told of the stage, and of each note as a `warning`.
 
@@ -65,7 +67,7 @@ def read(prefix: Path, *, said: Callable[[str, str], None] | None = None) -> Tre
             why="its installation was interrupted",
             mend="build the environment again, which finishes it",
         )
-    tree = _Reading.of(prefix).tree()
+    tree = _Reading.of(prefix, without).tree()
     if said:
         for note in tree.notes:
             said("warning", note)
@@ -87,8 +89,9 @@ class _Reading:
     edited: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prefix: Path) -> _Reading:
-        conda, there = records(prefix), inventory.take(prefix)
+    def of(cls, prefix: Path, without: Iterable[str]) -> _Reading:
+        conda, site = records(prefix), site_packages(prefix)
+        there = inventory.take(prefix, [f"{site.relative_to(prefix)}/{path}" for path in without] if site else ())
         platform = next((record.subdir for record in conda if record.subdir.startswith("linux-")), this_platform())
         wheels = installed_wheels(prefix, conda, platform)
         owned = ownership.owned(prefix, there, conda, wheels)

@@ -1,8 +1,9 @@
 """The user's own code: editable installs and folders, as one `Code` for each package, so that an edit re-ships little.
 
 What is packed: Python files and the data beside them. What is not: what .gitignore names, byte code, hidden files and
-folders (`.git`, `.venv`, `.env`), virtual environments, and build metadata. Extension modules that were built in place
-are packed even where .gitignore names them: without them the package would not import.
+folders (`.git`, `.venv`, `.env`), virtual environments, and build metadata. What a build leaves in a package is packed
+even where .gitignore names it, because the package would not import without it: extension modules, `_version.py`,
+protobuf's `_pb2.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _LEFT_OUT = re.compile(r"\..*|__pycache__|node_modules|.*\.egg-info|.*\.dist-inf
 _BESIDE_A_PROJECT = re.compile(r"(tests?|testing|docs?|examples?|benchmarks?|build|dist)")
 _NO_NAMESPACES = frozenset({"scripts", "tools", "notebooks", "data"})
 _NO_MODULES = frozenset({"setup.py", "conftest.py", "noxfile.py", "fabfile.py", "dodo.py"})
-_EXTENSION = re.compile(r".*\.so")
+_BUILT = re.compile(r".*\.so|(_|__)?version(__)?\.py|.*_pb2(_grpc)?\.py")
+_TOO_MANY = 100_000
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
@@ -261,9 +263,7 @@ def _of_root(root: Path, name: str) -> tuple[Code, ...]:
         if entry.is_dir():
             if entry.name.isidentifier() and _is_package(path, is_project=is_project):
                 packages.append(_checked(Code(entry.name, _files(path, f"{entry.name}/")), path))
-        elif _EXTENSION.fullmatch(entry.name) or (
-            entry.name.endswith(".py") and not (is_project and entry.name in _NO_MODULES)
-        ):
+        elif entry.name.endswith((".py", ".so")) and not (is_project and entry.name in _NO_MODULES):
             modules.append(_file(path, entry.name))
     return (*packages, *([_checked(Code(name, tuple(modules)), root)] if modules else []))
 
@@ -313,7 +313,7 @@ def _megabytes(size_bytes: int) -> str:
 
 def _files(path: Path, below: str) -> tuple[File, ...]:
     """Return the files of a folder that are packed, sorted, with their place below the import path."""
-    names = set(_tracked(path) or _not_ignored(path)) | set(_extensions(path))
+    names = {*_listed(path), *_built(path)}
     kept = (name for name in names if not any(map(_LEFT_OUT.fullmatch, name.split("/"))))
     found = ((name, path / name) for name in sorted(kept))
     return tuple(_file(source, f"{below}{name}") for name, source in found if source.is_file())
@@ -322,6 +322,16 @@ def _files(path: Path, below: str) -> tuple[File, ...]:
 def _file(source: Path, path: str) -> File:
     status = source.stat()
     return File(path, source, 0o755 if status.st_mode & 0o111 else 0o644, status.st_size)
+
+
+def _listed(path: Path) -> Iterator[str]:
+    """Yield the files of a folder that are not ignored, those of repositories in it too."""
+    for name in _tracked(path) or _not_ignored(path):
+        inner = path / name
+        if inner.is_dir() and not inner.is_symlink():
+            yield from (f"{name.rstrip('/')}/{each}" for each in _listed(inner))
+        else:
+            yield name
 
 
 def _tracked(path: Path) -> list[str]:
@@ -334,7 +344,8 @@ def _tracked(path: Path) -> list[str]:
     names = [name for name in done.stdout.split("\0") if name] if done.exit_code == 0 else []
     if any("\N{REPLACEMENT CHARACTER}" in name for name in names):
         return []  # a name that is no text: the folder is walked instead
-    environments = {name.rpartition("/")[0] for name in names if name.endswith("pyvenv.cfg")}
+    environments = {name.rpartition("/")[0] for name in names if name.endswith("/pyvenv.cfg")}
+    environments |= {name.partition("/conda-meta/")[0] for name in names if "/conda-meta/" in name}
     return [name for name in names if not any(name.startswith(f"{each}/") for each in environments)]
 
 
@@ -344,6 +355,8 @@ def _not_ignored(top: Path) -> Iterator[str]:
     root = above[-1] if above else top
     rules = {_below(each, root): _ignore_rules(each) for each in above if (each / ".gitignore").is_file()}
     here = _below(top, root)
+    if _is_ignored(here.rstrip("/"), rules) or _is_ignored(f"{here}file", rules):
+        rules = {}  # it is named all the same: a build's folder of links, say
     for directory, below, names in _walk(top):
         if Path(directory, ".gitignore").is_file():
             rules[f"{here}{below}"] = _ignore_rules(Path(directory))
@@ -386,15 +399,29 @@ def _is_ignored(path: str, rules: dict[str, GitIgnoreSpec]) -> bool:
     return False
 
 
-def _extensions(top: Path) -> Iterator[str]:
-    """Yield the extension modules of a folder, ignored or not."""
+def _built(top: Path) -> Iterator[str]:
+    """Yield what a build leaves in a folder, ignored or not."""
     for _, below, names in _walk(top):
-        yield from (f"{below}{name}" for name in names if _EXTENSION.fullmatch(name))
+        yield from (f"{below}{name}" for name in names if _BUILT.fullmatch(name))
 
 
 def _walk(top: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield (directory, its place below the top with a slash, the names of its files)."""
+    """Yield (directory, its place below the top with a slash, the names of its files).
+
+    Raises
+    ------
+    ImageError
+        If it is no folder of code at all, but a home directory or the root of a disk.
+    """
+    count = 0
     for directory, directories, names in os.walk(top):
+        count += len(names)
+        if count > _TOO_MANY:
+            raise ImageError(
+                f"the code in {top} cannot be packed",
+                why=f"it holds more than {_TOO_MANY:,} files",
+                mend="put the code into a folder of its own, and name that",
+            )
         directories[:] = sorted(
             each for each in directories if not _LEFT_OUT.fullmatch(each) and not _is_environment(Path(directory, each))
         )

@@ -109,10 +109,46 @@ def test_a_module_is_code_by_itself(tmp_path):
     assert (found.name, paths(found)) == ("helper", ["helper.py"])
 
 
-def test_extension_modules_built_in_place_are_packed_although_git_ignores_them(tmp_path):
-    """Without them the package would import here and not on a node."""
-    filled(tmp_path / "fast", {"__init__.py": "", "core.cpython-311-x86_64-linux-gnu.so": "", ".gitignore": "*.so\n"})
-    assert paths(code.folder(tmp_path / "fast")) == ["fast/__init__.py", "fast/core.cpython-311-x86_64-linux-gnu.so"]
+def test_what_a_build_leaves_in_a_package_is_packed_although_git_ignores_it(tmp_path):
+    """Without it the package would import here and not on a node."""
+    built = ["_version.py", "core.cpython-311-x86_64-linux-gnu.so", "rows_pb2.py"]
+    ignored = "*.so\n_version.py\n*_pb2.py\nlocal.py\n"
+    filled(tmp_path / "fast", {"__init__.py": "", "local.py": "", ".gitignore": ignored} | dict.fromkeys(built, ""))
+    assert paths(code.folder(tmp_path / "fast")) == ["fast/__init__.py", *(f"fast/{name}" for name in built)]
+
+
+def test_a_folder_that_is_ignored_as_a_whole_is_packed_if_it_is_named(tmp_path):
+    """Setuptools' strict mode installs a folder of links below `build`, which no repository keeps."""
+    files = {".gitignore": "build/\n", "pyproject.toml": "", "code/a.py": "x = 1\n"}
+    project = filled(tmp_path / "p", files)
+    links = project / "build/__editable__.p/p"
+    links.mkdir(parents=True)
+    (links / "__init__.py").symlink_to(project / "code/a.py")
+    packages = site(tmp_path / "venv", project, {"__editable__.p.pth": f"{links.parent}\n"})
+    found = code.editables(packages, tmp_path / "venv")
+    assert [(each.name, [(file.path, file.read()) for file in each.files]) for each in found.code] == [
+        ("p", [("p/__init__.py", b"x = 1\n")])
+    ]
+
+
+def test_a_repository_in_a_package_is_part_of_it(tmp_path):
+    """Git names a submodule or a clone by its folder alone."""
+    root = filled(
+        tmp_path / "p",
+        {"__init__.py": "", "vendored/__init__.py": "", "vendored/.gitignore": "*.log", "vendored/x.log": ""},
+    )
+    for repository in (root, root / "vendored"):
+        subprocess.run(["git", "init", "-q", str(repository)], check=True)  # noqa: S607 - the user's git
+    assert paths(code.folder(root)) == ["p/__init__.py", "p/vendored/__init__.py"]
+
+
+def test_a_home_directory_is_no_folder_of_code(tmp_path, monkeypatch):
+    """It is refused before all of it was looked through."""
+    monkeypatch.setattr(code, "_TOO_MANY", 2)
+    filled(tmp_path / "home", {"job.py": "", "a": "", "b": ""})
+    with pytest.raises(ImageError) as caught:
+        code.folder(tmp_path / "home")
+    assert caught.value.why == "it holds more than 2 files"
 
 
 def test_a_folder_over_the_limit_is_refused_with_its_largest_files(tmp_path, monkeypatch):

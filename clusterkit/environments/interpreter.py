@@ -293,12 +293,20 @@ def _of_bytes(path: str, data: bytes, mode: int = 0o644) -> File:
 
 def _with_placeholder(path: str, source: Path, base: Interpreter) -> File:
     """Return the variables that the interpreter was built with, for the prefix that the copy will have."""
-    prefix = re.escape(str(base.prefix))
-    shared = str(base.prefix) in _SHARED_PREFIXES
-    pattern = rf"(?<=['\"]){prefix}(?=(/(lib|include)/python[\d.]+[^'\"]*)?['\"])" if shared else prefix + r"(?![\w.-])"
-    text = re.sub(pattern, PLACEHOLDER, source.read_text("utf-8"))
+    text = source.read_text("utf-8")
+    named = re.search(r"'prefix': '([^']*)'", text)  # python-build-standalone was built for another place than its own
+    for prefix in dict.fromkeys((str(base.prefix), named[1] if named else "")):
+        text = re.sub(_occurrences(prefix), PLACEHOLDER, text) if prefix else text
     data = text.encode()
     return File(path, data, 0o644, len(data), PACKAGE, bake="text" if PLACEHOLDER in text else None)
+
+
+def _occurrences(prefix: str) -> str:
+    """Return a pattern for a prefix; of one that all programs share only the paths that are Python's own."""
+    escaped = re.escape(prefix)
+    if prefix in _SHARED_PREFIXES:
+        return rf"(?<=['\"]){escaped}(?=(/(lib|include)/python[\d.]+[^'\"]*)?['\"])"
+    return rf"{escaped}(?![\w.-])"
 
 
 def _with_usual_places(path: str, source: Path) -> File:

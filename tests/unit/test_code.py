@@ -133,10 +133,8 @@ def test_a_folder_that_is_ignored_as_a_whole_is_packed_if_it_is_named(tmp_path):
 
 def test_a_repository_in_a_package_is_part_of_it(tmp_path):
     """Git names a submodule or a clone by its folder alone."""
-    root = filled(
-        tmp_path / "p",
-        {"__init__.py": "", "vendored/__init__.py": "", "vendored/.gitignore": "*.log", "vendored/x.log": ""},
-    )
+    inner = {"vendored/__init__.py": "", "vendored/.gitignore": "*.log", "vendored/x.log": ""}
+    root = filled(tmp_path / "p", {"__init__.py": "", "env/conda-meta/x.json": "", "env/x.py": "", **inner})
     for repository in (root, root / "vendored"):
         subprocess.run(["git", "init", "-q", str(repository)], check=True)  # noqa: S607 - the user's git
     assert paths(code.folder(root)) == ["p/__init__.py", "p/vendored/__init__.py"]

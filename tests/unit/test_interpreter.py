@@ -71,6 +71,15 @@ def test_the_prefix_it_was_built_for_gives_way_to_the_placeholder(tmp_path):
     assert (file.read().decode(), file.bake) == (expected, "text")
 
 
+def test_a_python_that_was_built_for_another_place_than_its_own_is_understood(tmp_path):
+    """As python-build-standalone is: /install stands in it, wherever it is installed."""
+    path = tmp_path / "_sysconfigdata.py"
+    path.write_text("x = {'prefix': '/install', 'LIBDIR': '/install/lib', 'other': '/opt/python/x'}\n")
+    file = interpreter._with_placeholder("lib/x.py", path, PYENV)
+    expected = f"x = {{'prefix': '{PLACEHOLDER}', 'LIBDIR': '{PLACEHOLDER}/lib', 'other': '{PLACEHOLDER}/x'}}\n"
+    assert file.read().decode() == expected
+
+
 def test_of_a_prefix_that_all_programs_share_only_its_own_paths_change(tmp_path):
     """Debian's is /usr: its compiler and its tools stay where they are."""
     path = tmp_path / "_sysconfigdata.py"

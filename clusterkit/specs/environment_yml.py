@@ -175,7 +175,9 @@ def _pip_lines(text: str, path: Path, line: int) -> Iterator[str]:
     elif option in {"-r", "--requirement"}:
         yield from _included(path.parent / value, path, line)
     elif option in {"-c", "--constraint"}:
-        yield f"-c {(path.parent / value).absolute()}"
+        yield f"-c {_file(value, path, line)}"
+    elif option in {"-f", "--find-links"} and (path.parent / value).is_dir():
+        yield f"-f {(path.parent / value).absolute()}"
     elif not option and _IS_PATH.fullmatch(text.split(";", maxsplit=1)[0].strip()):
         yield _file(text, path, line)
     else:

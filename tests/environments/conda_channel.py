@@ -166,6 +166,23 @@ def demo(version: str = "1.0", source: bytes = DEMO) -> Package:
     )
 
 
+def wheel(folder: Path, name: str) -> Path:
+    """Write a wheel with one module and a console script, and return its path."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": f"def main():\n    print('this is {name}')\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+    return path
+
+
 def config(**changes: Any) -> Package:
     """Return a package whose text files and script hold the prefix, with what a certificate and data package carry."""
     activate = b'export CKCONF_HOME="$CONDA_PREFIX/share/ckconf"\nexport CKCONF_LEVEL=3\n'

@@ -27,7 +27,20 @@ from clusterkit.environments.tree import PLACEHOLDER
 from clusterkit.errors import ImageError, SpecError
 from clusterkit.specs.environment import EnvironmentSpec
 
-from .conda_channel import DEMO, MINOR, PLATFORM, SITE, VERSION, Channel, Entry, Package, demo, distribution, write
+from .conda_channel import (
+    DEMO,
+    MINOR,
+    PLATFORM,
+    SITE,
+    VERSION,
+    Channel,
+    Entry,
+    Package,
+    demo,
+    distribution,
+    wheel,
+    write,
+)
 from .conftest import called, without
 
 if TYPE_CHECKING:
@@ -297,10 +310,10 @@ def test_pip_of_the_environment(channel: Channel, conda_cache: Path, tmp_path: P
     """What `pip:` lists is locked to the byte, knows what conda has brought, and belongs to its distribution."""
     if not any(channel.folder.glob("noarch/pip-*.conda")):
         channel.add(distribution("pip"))
-    yml = tmp_path / "environment.yml"
+    yml, local = tmp_path / "environment.yml", wheel(tmp_path, "ckmine")
     yml.write_text(
         f"channels: [{channel.url!r}]\nvariables: {{CK_LEVEL: 7}}\n"
-        "dependencies: [python, click, pip: [six==1.16.0, click]]\n"
+        "dependencies: [python, click, pip: [six==1.16.0, click, ./ckmine-1.0-py3-none-any.whl]]\n"
     )
     asked, prefix = EnvironmentSpec(name="it", source=yml), tmp_path / "env"
 
@@ -308,20 +321,24 @@ def test_pip_of_the_environment(channel: Channel, conda_cache: Path, tmp_path: P
     conda.install(lock, prefix, cache_dir=conda_cache)
     tree = conda.read(prefix)
 
-    wheels = [p for p in lock.packages if p.kind == "wheel"]
-    assert [(p.name, p.version, p.build) for p in wheels] == [("six", "1.16.0", "py2.py3-none-any")]
-    assert wheels[0].sha256 == "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254"
-    assert {f.path: f.package for f in tree.files}[f"{SITE}/six.py"] == "six"
+    mine, six = (p for p in lock.packages if p.kind == "wheel")
+    assert (mine.name, mine.sha256) == ("ckmine", hashlib.sha256(local.read_bytes()).hexdigest())
+    assert (six.name, six.version, six.build) == ("six", "1.16.0", "py2.py3-none-any")
+    assert six.sha256 == "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254"
+    owned = {f.path: (f.package, f.bake) for f in tree.files}
+    assert (owned[f"{SITE}/six.py"], owned["bin/ckmine"]) == (("six", None), ("ckmine", "shebang"))
+    assert called([prefix / "bin" / "ckmine"]) == "this is ckmine\n"
     assert [(p.name, p.kind) for p in tree.packages] == [
         ("click", "conda"),
         ("pip", "conda"),
         ("python", "conda"),
+        ("ckmine", "wheel"),
         ("six", "wheel"),
     ]
     assert tree.environment["CK_LEVEL"] == "7"
     assert conda.drift(lock, prefix) == ()
-    wrong = msgspec.structs.replace(wheels[0], version="1.17.0", sha256="0" * 64)
-    with pytest.raises(ImageError, match=r"six==1\.17\.0 is not the package that was locked"):
+    wrong = msgspec.structs.replace(six, version="1.17.0", sha256="0" * 64)
+    with pytest.raises(ImageError, match="six is not the package that was locked"):
         pip.install(prefix, [wrong])
 
 

@@ -69,6 +69,7 @@ def test_a_whole_file(yml, tmp_path: Path):
             "./mine is editable: code that is edited is no package",
         ),
         ("dependencies:\n  - pip:\n    - .\n", 3, ". is a folder, whose content has no version"),
+        ("dependencies:\n  - pip:\n    - -c no.txt\n", 3, "{folder}/no.txt does not exist"),
         ("variables:\n  a-b: 1\n", 2, "'a-b' is no name for a variable"),
         ("channels: [a\n", 2, "it is not YAML: expected ',' or ']', but got '<stream end>'"),
     ],
@@ -79,7 +80,22 @@ def test_what_is_wrong_is_named_with_its_line(yml, text, line, why):
     with pytest.raises(SpecError) as raised:
         environment_yml.load(path)
     assert raised.value.place == f"{path}:{line}"
-    assert raised.value.why == f"{why} ({path}:{line})"
+    assert raised.value.why == f"{why.format(folder=path.parent)} ({path}:{line})"
+
+
+def test_what_pip_is_told_besides(yml, tmp_path: Path):
+    """Files and folders that pip shall use are found from wherever pip is called; its other options are its own."""
+    (tmp_path / "limits.txt").touch()
+    (tmp_path / "mine-1-py3-none-any.whl").touch()
+    (tmp_path / "wheels").mkdir()
+    pip = "[-c limits.txt, --find-links=wheels, ./mine-1-py3-none-any.whl, --no-binary six]"
+    read = environment_yml.load(yml(f"dependencies: [{{pip: {pip}}}]\n"))
+    assert read.pip == (
+        f"-c {tmp_path}/limits.txt",
+        f"-f {tmp_path}/wheels",
+        f"{tmp_path}/mine-1-py3-none-any.whl",
+        "--no-binary six",
+    )
 
 
 def test_a_file_that_pip_shall_read_is_missing(yml, tmp_path: Path):

@@ -15,7 +15,7 @@ from clusterkit.environments.lock import LockedPackage
 from clusterkit.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clusterkit.environments.conda.request import Request
 
@@ -23,7 +23,7 @@ _TIMEOUT_S = 1800.0
 _NOT_FOR_US = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV"}
 _OPTIONS = ("--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--root-user-action=ignore")
 _NO_MATCH = re.compile(r"No matching distribution found for ([^\s;(]+)")
-_WRONG_HASH = re.compile(r"DO NOT MATCH THE HASHES.*?\n\s+(\S+)", re.DOTALL)
+_WRONG_HASH = re.compile(r"DO NOT MATCH THE HASHES.*?\n\s+([\w.-]+)", re.DOTALL)
 
 
 def resolve(prefix: Path, asked: Request) -> tuple[LockedPackage, ...]:
@@ -44,13 +44,24 @@ def resolve(prefix: Path, asked: Request) -> tuple[LockedPackage, ...]:
 def install(prefix: Path, packages: Sequence[LockedPackage]) -> None:
     """Install exactly these packages into a prefix; pip checks their digests.
 
+    They are looked for in pip's index first, whichever that is by now, and then where they were when they were locked.
+
     Raises
     ------
     ImageError
         If a package is gone, or its bytes are not those of the lock.
     """
-    lines = tuple(f"{_requirement(package)} --hash=sha256:{package.sha256}" for package in packages)
-    _pip(prefix, lines, ("--no-deps", "--require-hashes"), {})
+    by_name, by_url = (
+        [f"{line} --hash=sha256:{package.sha256}" for package, line in _requirements(packages, by_name=named)]
+        for named in (True, False)
+    )
+    options = ("--no-deps", "--require-hashes")
+    try:
+        _pip(prefix, by_name, options, {})
+    except ImageError:
+        if by_url == by_name:
+            raise
+        _pip(prefix, by_url, options, {})
 
 
 def _locked(entry: Mapping[str, Any]) -> LockedPackage:
@@ -69,9 +80,11 @@ def _locked(entry: Mapping[str, Any]) -> LockedPackage:
     return LockedPackage(name=name, version=described["version"], kind="wheel", build=tags, sha256=digest, url=url)
 
 
-def _requirement(package: LockedPackage) -> str:
-    """Return how pip finds a package again: in its index, whichever that is by then, unless a URL was asked for."""
-    return f"{package.name} @ {package.url}" if "#sha256=" in package.url else f"{package.name}=={package.version}"
+def _requirements(packages: Sequence[LockedPackage], *, by_name: bool) -> Iterator[tuple[LockedPackage, str]]:
+    """Yield each package with how pip finds it again; one that was asked for by its URL has no other name."""
+    for package in packages:
+        named = not package.url or (by_name and "#sha256=" not in package.url)
+        yield package, f"{package.name}=={package.version}" if named else f"{package.name} @ {package.url}"
 
 
 def _pip(prefix: Path, lines: Sequence[str], options: Sequence[str], places: Mapping[str, str]) -> None:

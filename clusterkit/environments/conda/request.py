@@ -129,7 +129,10 @@ def request(spec: EnvironmentSpec, nodes: Nodes | None = None) -> str:
 
 def digest(asked: Request, nodes: Nodes) -> str:
     """Return the digest of a request; where an entry is written is of no account, what an included file holds is."""
-    included = [Path(line[3:]).read_text(encoding="utf-8") for line in asked.pip if line.startswith("-c /")]
+    files = [Path(line.removeprefix("-c ")) for line in asked.pip]
+    included = [
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_absolute() and file.is_file()
+    ]
     known = [asked.channels, asked.specs, asked.constraints, asked.pip, included, dict(asked.variables), asdict(nodes)]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 

@@ -56,6 +56,7 @@ _SHARED = 0o1777
 _PACKETS = 16  # of 64 KiB: one guarded call for each would cost more than the reading
 _T = TypeVar("_T")
 _NO_QUOTA = 2**64 - 1
+_AS_IT_IS = 2**64 - 1  # -1 to the NameNode; many keep no access times, and refuse to set one
 _RPC_ERROR = r'(?s)RPCError\("([\w.$]+)", "(.*)"\)'
 
 
@@ -264,7 +265,7 @@ class Hdfs:
     def touch(self, path: str) -> None:
         """Set the time a file was last changed to now, by our clock."""
         now_ms = int(time.time() * 1000)
-        self._call(path, "was not touched", lambda hdfs, p: hdfs.set_times(p, now_ms, now_ms))
+        self._call(path, "was not touched", lambda hdfs, p: hdfs.set_times(p, now_ms, _AS_IT_IS))
 
     @functools.cached_property
     def superuser(self) -> str:

@@ -143,6 +143,27 @@ def test_delete_rename_mode_and_summary(hdfs, home):
     assert (hdfs.delete(f"{home}/b/one"), hdfs.delete(f"{home}/b/one")) == (True, False)
 
 
+def test_touch_and_replication(hdfs, home):
+    """A file's time is set to now, its access time is not; the number of its copies is set."""
+    hdfs.write(f"{home}/file", b"x")
+    before = hdfs.status(f"{home}/file")
+    hdfs.touch(f"{home}/file")
+    hdfs.set_replication(f"{home}/file", 2)
+    after = hdfs.status(f"{home}/file")
+    assert after.modified > before.modified
+    assert (after.size, before.replication, after.replication) == (1, 1, 2)
+    with pytest.raises(MissingPathError):
+        hdfs.touch(f"{home}/none")
+
+
+def test_shared_directories(hdfs, home):
+    """In a shared directory everybody may write, and take away only what is his; those above it are not shared."""
+    hdfs.share(f"{home}/above/shared")
+    hdfs.share(f"{home}/above/shared")
+    assert [hdfs.status(f"{home}/above{path}").mode for path in ("", "/shared")] == [0o755, 0o1777]
+    assert hdfs.superuser == hdfs.user
+
+
 def test_refusals_name_path_cause_and_mend(hdfs, home):
     """Each refusal is an error of its kind with the whole path and a next step."""
     hdfs.write(f"{home}/file", b"x")

@@ -33,11 +33,12 @@ class Everybodys(LocalFiles):
 
     def __init__(self):
         self.owners = {}
-        self.asked = []
+        self.passable = set()
 
     def status(self, path):
-        self.asked.append(path)
-        return msgspec.structs.replace(super().status(path), owner=self.owners.get(path, self.user))
+        found = super().status(path)
+        passable = found.mode | 0o001 if path in self.passable else found.mode & ~0o001
+        return msgspec.structs.replace(found, owner=self.owners.get(path, self.user), mode=passable)
 
 
 @pytest.fixture
@@ -131,38 +132,12 @@ def test_what_a_put_tells(local, shared, image):
 def test_only_what_is_public_is_called_so(local, shared, image, monkeypatch):
     """A file is public when others may read it and pass every directory above; code never is."""
     monkeypatch.setattr("clusterkit.store.directory._OURS", 0o777)
-    for path in (shared.root, *map(str, list(local.path.parents))):
-        monkeypatch.setattr(shared, "_passed", shared._passed | {path: True})
-    shared._passed[shared.root] = True
-    found = put.image(image, local, shared).files
-    assert [stored.public for stored in found] == [True, True, False]
-    shared._passed.clear()
-    shared._passed[shared.root] = False
-    assert [stored.public for stored in put.image(image, local, shared).files] == [False, False, False]
-
-
-def test_modes(local, shared, image, monkeypatch):
-    """Layers can be read by all, code by its user alone."""
-    asked = {}
-    write, mkdirs = Everybodys.write, Everybodys.mkdirs
-    monkeypatch.setattr(
-        Everybodys,
-        "write",
-        lambda self, path, data, **how: (asked.setdefault(path, how.get("mode")), write(self, path, data, **how))[1],
-    )
-    monkeypatch.setattr(
-        Everybodys,
-        "mkdirs",
-        lambda self, path, mode=0o755: (asked.setdefault(path, mode), mkdirs(self, path, mode=mode))[1],
-    )
-
-    put.image(image, local, shared)
-
-    modes = {path[len(shared.root) + 1 :].split("/")[0]: [] for path in asked if path != shared.root}
-    for path, mode in asked.items():
-        modes.setdefault(path[len(shared.root) + 1 :].split("/")[0], []).append(mode)
-    assert set(modes["users"]) - {0o755} == {0o600, 0o700}
-    assert 0o644 in modes["layers"]
+    for directory in (*Path(shared.root).parents, Path(shared.root), Path(shared.root) / "layers"):
+        shared.files.passable.add(str(directory))
+    assert [stored.public for stored in put.image(image, local, shared).files] == [True, True, False]
+    shared.files.passable.discard(str(Path(shared.root).parent))
+    again = HdfsStore(shared.files, shared.root)
+    assert [stored.public for stored in put.image(image, local, again).files] == [False, False, False]
 
 
 def test_a_layer_that_changed_on_the_way_is_not_stored(local, shared, image):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from clusterkit import processes
-from clusterkit.environments.conda import pip
+from clusterkit.environments.conda import inventory, pip
 from clusterkit.environments.conda.failures import drifted, installed
+from clusterkit.environments.conda.ownership import source_of
 from clusterkit.environments.conda.records import installed_wheels, records
 from clusterkit.environments.conda.running import client, finished
 from clusterkit.errors import ImageError
@@ -52,10 +52,10 @@ def install(lock: Lock, prefix: Path, *, cache_dir: Path, said: Callable[[str, s
     if not _prepared(lock, prefix):
         return
     lay_out(lock, prefix, cache_dir=cache_dir, said=said)
-    _compile(prefix)
     wheels = [package for package in lock.packages if package.kind == "wheel"]
     if wheels:
         pip.install(prefix, wheels)
+    _compile(prefix)
     if lock.variables:
         _remember(prefix, lock)
     _check_installed(lock, prefix)
@@ -166,13 +166,14 @@ def _build_number(build: str) -> int:
 def _compile(prefix: Path) -> None:
     """Compile what no package brings byte code for: on a node nobody may write beside it, and each start would compile.
 
-    rattler leaves it out. Byte code that does not ask for the source's time, and does not name this prefix, is right
-    wherever it is unpacked.
+    rattler leaves it out, and pip would name this prefix in it. Byte code that does so no more, and does not ask for
+    its source's time, is right wherever it is unpacked.
     """
-    there = {entry.path for record in records(prefix) for entry in record.entries}
-    cached = {path.replace("__pycache__/", "") for path in there if path.endswith(".pyc")}
-    compiled = {re.sub(r"\.[^/.]+\.pyc$", ".py", path) for path in cached}
-    sources = sorted(path for path in there - compiled if path.endswith(".py") and path.startswith("lib/python"))
+    there = inventory.take(prefix).files
+    compiled = {source_of(path) for path in there if path.endswith(".pyc")}
+    sources = [
+        path for path in there if path.endswith(".py") and path.startswith("lib/python") and path not in compiled
+    ]
     python, names = str(prefix / "bin" / "python"), "".join(f"{prefix / path}\n" for path in sources)
     argv = [python, "-I", "-B", "-m", "compileall", "-q", "-j", "0", "-s", str(prefix), "-p", "/"]
     argv += ["--invalidation-mode", "unchecked-hash", "-i", "-"]

@@ -55,7 +55,7 @@ def install(prefix: Path, packages: Sequence[LockedPackage]) -> None:
         [f"{line} --hash=sha256:{package.sha256}" for package, line in _requirements(packages, by_name=named)]
         for named in (True, False)
     )
-    options = ("--no-deps", "--require-hashes")
+    options = ("--no-deps", "--require-hashes", "--no-compile")
     try:
         _pip(prefix, by_name, options, {})
     except ImageError:
@@ -102,7 +102,13 @@ def _environment(prefix: Path) -> dict[str, str]:
     """Return our own surroundings (proxies, pip's settings) without what would make pip write elsewhere."""
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_US}
     path = os.pathsep.join((str(prefix / "bin"), kept.get("PATH", os.defpath)))
-    return kept | {"PATH": path, "CONDA_PREFIX": str(prefix), "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+    return kept | {
+        "PATH": path,
+        "CONDA_PREFIX": str(prefix),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def _failed(done: processes.Completed, lines: Sequence[str], places: Mapping[str, str]) -> ImageError:

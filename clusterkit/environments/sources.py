@@ -174,7 +174,9 @@ def check(lock: Lock, source: Source) -> None:
     ImageError
         If a package is missing, was added, or is another version or build; all of them are named.
     """
-    differences = tuple(differing(lock, source.lock))
+    from clusterkit.environments import wheels  # noqa: PLC0415
+
+    differences = wheels.drift(lock, source.lock)
     if differences:
         shown = "\n".join(differences[:10]) + (f"\nand {len(differences) - 10} more" if len(differences) > 10 else "")
         raise ImageError(
@@ -182,38 +184,6 @@ def check(lock: Lock, source: Source) -> None:
             why=shown,
             mend="bring it back to that, or lock what there is now: `clusterkit env lock`",
         )
-
-
-def differing(wanted: Lock, found: Lock) -> list[str]:
-    """Return how one lock differs from another, a line for each package.
-
-    Examples
-    --------
-    >>> from clusterkit.environments.lock import LockedPackage
-    >>> def lock(version):
-    ...     return Lock(
-    ...         kind="wheels",
-    ...         platform="linux-64",
-    ...         python="3.11.7",
-    ...         packages=(LockedPackage(name="six", version=version, kind="wheel"),),
-    ...     )
-    >>> differing(lock("1.16"), lock("1.17"))
-    ['six: 1.16 is locked, 1.17 is there']
-    """
-    locked = {package.name: package for package in wanted.packages}
-    there = {package.name: package for package in found.packages}
-    lines = [] if wanted.python == found.python else [f"python: {wanted.python} is locked, {found.python} is there"]
-    for name in sorted(locked.keys() | there.keys()):
-        was, now = locked.get(name), there.get(name)
-        if was is None and now is not None:
-            lines.append(f"{name}: {now.version} is there, and is not locked")
-        elif now is None and was is not None:
-            lines.append(f"{name}: {was.version} is locked, and is not there")
-        elif was is not None and now is not None and was.version != now.version:
-            lines.append(f"{name}: {was.version} is locked, {now.version} is there")
-        elif was is not None and now is not None and (was.build, was.sha256) != (now.build, now.sha256):
-            lines.append(f"{name} {was.version}: another build of it is locked ({was.build}, now {now.build})")
-    return lines
 
 
 def _installed(spec: EnvironmentSpec, lock: Lock, cache_dir: Path, said: Said | None) -> Path:

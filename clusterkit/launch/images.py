@@ -370,7 +370,7 @@ def _python(built: Built, target: Store, beside: tuple[Blob, ...], transport: st
             files.append(uri(blob, blob.name))
     variables = {"_CLUSTERKIT_NODE_CACHE": settings.node_cache}
     if any(layer.kind == "java" for layer in manifest.layers):
-        variables["JAVA_HOME"] = f"$PWD/{JAVA}"
+        variables["JAVA_HOME"] = f"./{JAVA}"  # Spark tells Python workers of it as it is: no variable is replaced
     image = NodeImage(
         id=manifest.id,
         name=manifest.name,

@@ -19,6 +19,11 @@ MOST_COPIES = 10
 class HdfsStore(Store):
     """A store on HDFS.
 
+    The first user makes the directories that all share (mode 1777: each may add, nobody may take another's away), and
+    could exchange them, since he owns them. An administrator who does not want that makes them beforehand, as HDFS's
+    superuser: `layers`, `bare`, `images`, `names`, `uses`, `users`, `sweeps`, `trash` and `spark` below the root, each
+    with mode 1777, and every directory above with mode 755. A quota on the root bounds all of it.
+
     Parameters
     ----------
     hdfs : Hdfs

@@ -114,6 +114,7 @@ def image(
     def content(blob: Blob) -> Path | bytes:
         return msgspec.json.encode(manifest) if blob == own else source.file(blob)
 
+    _announce(source, manifest.id, tuple(name for blob in blobs(manifest, form) for name in blob.names), said)
     upload = _Upload((*blobs(manifest, form), *beside, own), content, target, said)
     with explained(target, f"the environment {manifest.name} was not stored"):
         found, new = _put(manifest, upload)

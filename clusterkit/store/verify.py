@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -12,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from clusterkit import units
 from clusterkit.errors import StoreError
-from clusterkit.store.blob import all_forms
+from clusterkit.store.blob import Blob, all_forms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from clusterkit.environments.manifest import Layer
     from clusterkit.hadoop.hdfs import FileStatus
-    from clusterkit.store.blob import Blob
     from clusterkit.store.store import Store
 
     Said = Callable[[str, str], None]
 
 _BLOCK_BYTES = 1 << 20
+_OTHERS_READ = 0o004
 _PUT_AGAIN = "repair it with `clusterkit env verify --repair`; the next `submit` or `env build` puts it again"
 
 
@@ -103,13 +102,15 @@ def verify(
     """
     wanted = tuple(entry.name for entry in store.images()) if images is None else tuple(images)
     findings: list[Finding] = []
-    needed: dict[Blob, tuple[Layer, list[str]]] = {}
+    needed: dict[Blob, list[str]] = {}
     for image in wanted:
-        for layer, blob in _layers(store, image, findings, named=images is not None):
-            needed.setdefault(blob, (layer, []))[1].append(image)
+        for blob in _layers(store, image, findings, named=images is not None):
+            needed.setdefault(blob, []).append(image)
+    if images is None:
+        needed |= {blob: [] for blob in _bare(store)}
     files = read = 0
-    for blob, (layer, users) in needed.items():
-        checked = _Check(store, blob, layer, tuple(users)).run(quick=quick)
+    for blob, users in needed.items():
+        checked = _Check(store, blob, tuple(users)).run(quick=quick)
         files, read = files + checked.files, read + checked.read_bytes
         findings += checked.findings
         if said is not None:
@@ -123,7 +124,7 @@ def repair(store: Store, findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(each for each in ours if store.files.delete(each.path, recursive=True))
 
 
-def _layers(store: Store, image: str, findings: list[Finding], *, named: bool) -> Iterator[tuple[Layer, Blob]]:
+def _layers(store: Store, image: str, findings: list[Finding], *, named: bool) -> Iterator[Blob]:
     """Yield the files of an image; a manifest that cannot be read is a finding, unless it was asked for by name."""
     try:
         manifest = store.load(image)
@@ -142,7 +143,14 @@ def _layers(store: Store, image: str, findings: list[Finding], *, named: bool) -
     ours = _owner(store, image) == store.user
     for layer in manifest.layers:
         if layer.kind != "code" or ours:
-            yield from ((layer, blob) for blob in _expected(store, layer))
+            yield from _expected(store, layer)
+
+
+def _bare(store: Store) -> Iterator[Blob]:
+    """Yield the bare interpreters for all; no manifest names them."""
+    for entry in store.listed(f"{store.root}/bare"):
+        if not entry.name.startswith("."):
+            yield Blob.bare(entry.name.partition(".")[0], entry.size)
 
 
 def _expected(store: Store, layer: Layer) -> tuple[Blob, ...]:
@@ -170,7 +178,6 @@ class _Check:
 
     store: Store
     blob: Blob
-    layer: Layer
     images: tuple[str, ...]
 
     def run(self, *, quick: bool) -> _Checked:
@@ -185,16 +192,24 @@ class _Check:
         return _Checked(len(present), 0 if quick else sum(status.size for status in present), found)
 
     def _wrong(self, status: FileStatus, *, quick: bool) -> str:
+        shared = self.store.files.uri and not status.path.startswith(self.store.layout.users)
+        if shared and not status.mode & _OTHERS_READ:
+            return (
+                f"its mode is {status.mode:o}: others cannot read it, and YARN would unpack it again for each of them"
+            )
         if quick:
             whole = status.size == self.blob.size_bytes
             return "" if whole else f"it has {status.size} bytes, not {self.blob.size_bytes}"
         try:
             found = _digest(self.store.files.chunks(status.path))
-            if found == self.blob.sha256 or _unpacked_digest(self.store, status.path) == self.layer.digest:
+            if found == self.blob.sha256:
                 return ""
+            unpacked = _unpacked_digest(self.store, status.path)
         except StoreError as exc:
             return f"it cannot be read: {exc.why}"
-        return f"its {status.size} bytes have the SHA-256 {found[:12]}..., not {self.blob.sha256[:12]}..."
+        if unpacked == self.blob.name.partition(".")[0]:
+            return ""
+        return f"its {status.size} bytes are not what its name says"
 
     def _finding(self, path: str, why: str, owner: str = "") -> Finding:
         ours = not owner or self.store.user in {owner, self.store.files.superuser}
@@ -210,15 +225,17 @@ def _digest(chunks: Iterable[bytes]) -> str:
 
 
 def _unpacked_digest(store: Store, path: str) -> str:
-    """Return the SHA-256 of what a file unpacks to, as much of it as is whole."""
+    """Return the SHA-256 of what a file unpacks to; empty where it is no whole archive."""
     import zstandard  # noqa: PLC0415 - only where a file has other bytes than expected
 
     raw = io.BufferedReader(_Chunks(store.files.chunks(path)))
     packed = gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else _zstd(raw)
     digest = hashlib.sha256()
-    with contextlib.suppress(zstandard.ZstdError, OSError, EOFError, zlib.error):
+    try:
         while block := packed.read(_BLOCK_BYTES):
             digest.update(block)
+    except (zstandard.ZstdError, OSError, EOFError, zlib.error):
+        return ""
     return digest.hexdigest()
 
 

@@ -37,8 +37,8 @@ class Everybodys(LocalFiles):
 
     def status(self, path):
         found = super().status(path)
-        passable = found.mode | 0o001 if path in self.passable else found.mode & ~0o001
-        return msgspec.structs.replace(found, owner=self.owners.get(path, self.user), mode=passable)
+        others = 0o005 if path in self.passable else 0o004
+        return msgspec.structs.replace(found, owner=self.owners.get(path, self.user), mode=found.mode | others)
 
 
 @pytest.fixture
@@ -434,9 +434,9 @@ def test_verify_names_what_is_broken(local, shared, image):
     deep, quick = verify.verify(shared, [image.id]), verify.verify(shared, quick=True)
 
     size = image.layers[0].stored["zst"].size_bytes
-    assert [(found.what, found.why.split(" SHA")[0], found.images) for found in deep.findings] == [
-        ("the layer python", f"its {size} bytes have the", (image.id,)),
-        ("the layer mkl", "its 7 bytes have the", (image.id,)),
+    assert [(found.what, found.why, found.images) for found in deep.findings] == [
+        ("the layer python", f"its {size} bytes are not what its name says", (image.id,)),
+        ("the layer mkl", "its 7 bytes are not what its name says", (image.id,)),
         ("the layer mypackage", "it is missing", (image.id,)),
     ]
     assert [(found.what, found.path) for found in quick.findings] == [
@@ -467,6 +467,36 @@ def test_verify_takes_other_bytes_of_the_same_layer(local, shared, image):
         assert hashlib.sha256(again).hexdigest() != blob.sha256
         Path(path).write_bytes(again)
     assert verify.verify(shared, [image.id]).findings == ()
+
+
+def test_verify_names_what_others_cannot_read(local, shared, image, monkeypatch):
+    """A shared layer that not everybody may read is a finding; code must be like that."""
+    found = put.image(image, local, shared).files
+    status = Everybodys.status
+    private = {found[0].path, found[2].path}
+    monkeypatch.setattr(
+        Everybodys,
+        "status",
+        lambda self, path: msgspec.structs.replace(status(self, path), mode=0o600 if path in private else 0o644),
+    )
+    for quick in (True, False):
+        (only,) = verify.verify(shared, quick=quick).findings
+        assert (only.path, only.why.partition(":")[0]) == (found[0].path, "its mode is 600")
+
+
+def test_verify_looks_at_bare_interpreters(local, shared, image):
+    """A bare interpreter is what its name says when it unpacks to that digest."""
+    data = b"interpreter" * 1000
+    digest = hashlib.sha256(data).hexdigest()
+    (local.path / "bare").mkdir(parents=True)
+    (local.path / "bare" / f"{digest}.tar.gz").write_bytes(gzip.compress(data))
+    blob = Blob.bare(digest, len(gzip.compress(data)))
+    path = put.image(image, local, shared, beside=(blob,)).files[-1].path
+    assert verify.verify(shared).findings == ()
+    with Path(path).open("ab") as file:
+        file.write(b"and more")
+    (found,) = verify.verify(shared).findings
+    assert (found.what, found.path) == ("the bare interpreter", path)
 
 
 def test_verify_names_a_damaged_manifest(local, shared, image):

@@ -210,6 +210,16 @@ def test_others_keep_what_they_use(local, shared, old):
     assert [(each.kind, "alice" in each.path) for each in planned.garbage] == [("use", True)]
 
 
+def test_a_put_is_a_use_of_what_is_here_too(local, shared, old):
+    """What is put again and again stays in the store it comes from, too, though it was built long ago."""
+    local.save(old)
+    age(local, 400)
+    put.image(old, local, shared)
+    assert gc.plan(local, ()).garbage == ()
+    age(local, 31)
+    assert {each.key for each in gc.plan(local, ()).garbage} == {old.id, *(blob.name for blob in blobs(old, "zst"))}
+
+
 def test_only_what_is_ours_is_swept(local, shared, old, new):
     """What belongs to others is named with its owner and left; the superuser sweeps all."""
     bobs = of("bob", shared)

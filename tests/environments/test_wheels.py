@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -311,6 +313,29 @@ def test_a_package_that_cannot_be_built_is_named_with_its_cure(sources_only, tmp
         "there is no wheel of needs-compiler for this Python and platform, and building it failed: name a version that "
         "has one, install a compiler and its headers, or put a wheel of it into a folder that pip's `find-links` names"
     )
+
+
+def test_a_wheel_that_is_named_by_its_path_is_locked_and_installed(tmp_path):
+    """No index knows it; its hash is checked all the same, and a changed file is refused."""
+    path = tmp_path / "own_tool-1.0-py3-none-any.whl"
+    info = "own_tool-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("own_tool.py", "x = 1\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: own-tool\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", f"own_tool.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    (tmp_path / "requirements.txt").write_text("./own_tool-1.0-py3-none-any.whl\n")
+    lock = wheels.lock(EnvironmentSpec(name="it", source=tmp_path / "requirements.txt"), cache_dir=tmp_path)
+    (package,) = lock.packages
+    assert (package.name, package.sha256) == ("own-tool", hashlib.sha256(path.read_bytes()).hexdigest())
+    wheels.install(lock, tmp_path / "venv", cache_dir=tmp_path)
+    tree = wheels.read(tmp_path / "venv", cache_dir=tmp_path)
+    assert next(each for each in tree.packages if each.name == "own-tool").sha256 == package.sha256
+    with zipfile.ZipFile(path, "a") as wheel:
+        wheel.writestr("more.py", "")
+    with pytest.raises(ImageError) as caught:
+        wheels.install(lock, tmp_path / "venv", cache_dir=tmp_path)
+    assert "own_tool" in caught.value.why.replace("-", "_")
 
 
 def test_a_package_of_a_repository_is_refused_by_name(sources_only, tmp_path):

@@ -315,6 +315,23 @@ def test_what_pip_says_is_told_with_a_cure(said, why, mend):
     assert (error.why, error.mend.startswith(mend)) == (why, True)
 
 
+def test_pip_keeps_the_users_settings_but_for_where_to_install():
+    """An index stays; a PYTHONPATH, whose packages would count as installed, and `user = true` do not."""
+    mine = {
+        "PIP_INDEX_URL": "https://mirror",
+        "HTTPS_PROXY": "x",
+        "PYTHONPATH": "/p",
+        "PIP_TARGET": "/t",
+        "PIP_USER": "1",
+    }
+    assert pip.environment(mine) == {
+        "PIP_INDEX_URL": "https://mirror",
+        "HTTPS_PROXY": "x",
+        "PIP_USER": "0",
+        "PIP_REQUIRE_VIRTUALENV": "0",
+    }
+
+
 PYLOCK = {
     "plain": {
         "name": "Plain_Tool",

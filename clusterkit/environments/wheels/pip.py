@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import tempfile
@@ -14,13 +15,16 @@ from clusterkit import processes
 from clusterkit.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _RESOLVE_S = 1800.0
 _INSTALL_S = 3600.0
 _LINE = 240
 _BUILDING = r"(?:Failed building wheel for|Failed to build) '?([A-Za-z0-9][\w.-]*)"
-_SAID = re.compile(r"^\s*(?:ERROR|error|\u00d7|hint|note):?\s*(.*)$|^\s+(\S+ from .*|Expected sha256 .*|Got .*)$")
+_SAID = re.compile(
+    r"^\s*(?:ERROR|error|\u00d7|hint|note):?\s*(.*)$"
+    r"|^\s+(\S+(?: @ \S+)? from \S.*|Expected sha256 .*|Got .*)$"  # the package whose hash is another one
+)
 
 
 def report(python: Path, arguments: Sequence[str], *, cwd: Path, what: str, cache_dir: Path) -> list[dict[str, Any]]:
@@ -72,6 +76,16 @@ def install(python: Path, arguments: Sequence[str], *, what: str, cache_dir: Pat
         raise failure(done, what)
 
 
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that pip runs with: the user's, but for those that say where to install, or what is there.
+
+    A `PYTHONPATH` would make pip take packages for installed that are not in the environment.
+    """
+    elsewhere = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_REPORT"}
+    kept = {name: value for name, value in variables.items() if name not in elsewhere}
+    return kept | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+
+
 def failure(done: processes.Completed, what: str) -> ImageError:
     """Return what pip said, as an error with a cure."""
     text = f"{done.stdout}\n{done.stderr}"
@@ -100,6 +114,7 @@ _CURES: dict[str, str] = {
         "check the name and the version of {0}, and that the index pip is configured with has it for this Python "
         "(`pip config list`, `pip index versions`)"
     ),
+    r"no such option: --python": "the pip beside clusterkit is older than 22.3: `pip install --upgrade pip`",
     r"No space left on device": "free some room, or move the directory with the setting cache_dir",
 }
 
@@ -117,7 +132,7 @@ def _run(
 ) -> processes.Completed:
     argv = [*_pip(cache_dir), "--no-input", "--disable-pip-version-check", "--python", str(python), *arguments]
     try:
-        return processes.run(argv, timeout_s=timeout_s, cwd=cwd)
+        return processes.run(argv, timeout_s=timeout_s, cwd=cwd, env=environment(os.environ))
     except TimeoutError as exc:
         raise ImageError(
             "pip did not come to an end", why=str(exc), mend="check that its index can be reached: `pip config list`"

@@ -127,7 +127,7 @@ class _Contender:
 
 def _contenders() -> dict[str, _Contender]:
     venv, project = _venv(), _project()
-    prefix, tools, cluster_pack = _prefix(venv), _tools(), _cluster_pack_venv(venv, project)
+    prefix, tools, cluster_pack = _prefix(venv), _tools(), _cluster_pack_venv(project)
     out = HOME / "out"
 
     def ours(kind: str, environment: Path) -> _Contender:
@@ -223,12 +223,11 @@ def _tools() -> Path:
     return _made(HOME / "tools", lambda venv: _install(venv, "venv-pack", "pex", "setuptools")) / "bin"
 
 
-def _cluster_pack_venv(venv: Path, project: Path) -> Path:
+def _cluster_pack_venv(project: Path) -> Path:
     """Return another environment of the same packages: cluster-pack packs the one it runs in."""
 
     def make(place: Path) -> None:
-        versions = run([str(venv / "bin" / "pip"), "freeze"]).stdout.split()
-        _install(place, "cluster-pack", "setuptools", *versions)
+        _install(place, "cluster-pack", "setuptools", *PACKAGES)
         _install(place, "-e", str(project))
 
     return _made(HOME / "cluster-pack", make)

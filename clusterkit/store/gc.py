@@ -179,7 +179,7 @@ def plan(store: Store, running: Iterable[str], policy: Policy | None = None) -> 
         If a manifest, name or use cannot be read, so that nobody knows what it needs.
     """
     policy, now = policy or Policy(), datetime.now(UTC)
-    marks = Marks.read(store, frozenset(running))
+    marks = Marks(store, frozenset(running))
     files = tuple(_files(store, now - policy.grace))
     gone = frozenset(image for image in _ours(marks) if marks.last_used(image) < now - _kept(marks, image, policy))
     old = frozenset(use for use in marks.uses if use.when < now - policy.unused and not marks.runs(use.image))
@@ -200,7 +200,7 @@ def plan_removal(store: Store, image: str, running: Iterable[str]) -> GcPlan:
         If a name means it, or a running application or another user has it.
     """
     store.load(image)
-    marks = Marks.read(store, frozenset(running))
+    marks = Marks(store, frozenset(running))
     _refuse_needed(marks, image)
     gone, old = frozenset({image}), marks.uses_of(image)
     needed = marks.files(gone, old)

@@ -60,7 +60,7 @@ def images(store: Store) -> tuple[StoredImage, ...]:
     StoreError
         If a manifest cannot be read.
     """
-    marks = Marks.read(store, frozenset())
+    marks = Marks(store, frozenset())
     manifests = [manifest for image in marks.images if (manifest := marks.manifest(image)) is not None]
     sizes = [_sizes(store, manifest) for manifest in manifests]
     shared = Counter(name for of_one in sizes for name in of_one)

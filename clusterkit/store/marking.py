@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from clusterkit.hadoop.hdfs import MissingPathError
@@ -12,22 +12,35 @@ from clusterkit.store import names, uses
 from clusterkit.store.blob import all_blobs
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from clusterkit.environments.manifest import Manifest
-    from clusterkit.hadoop.hdfs import FileStatus
     from clusterkit.store.store import Store
     from clusterkit.store.uses import Use
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What was read and never changes: manifests by image, and the files that uses need by their paths."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    needed: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
 class Marks:
-    """All that says what is needed, as it was when it was read.
+    """All that says what is needed, as it was when this was made.
 
     Parameters
     ----------
     store : Store
-        Where it was read.
+        Where it is read.
     running : frozenset of str
         The images that running applications have: ids, or their beginnings.
+    known : Known, optional
+        What was read before and never changes.
+
+    Attributes
+    ----------
     uses : tuple of Use
         The uses of all users.
     named : tuple of Named
@@ -36,29 +49,26 @@ class Marks:
         The directories of the images, by their ids.
     """
 
-    store: Store
-    running: frozenset[str]
-    uses: tuple[Use, ...]
-    named: tuple[names.Named, ...]
-    images: dict[str, FileStatus]
-    _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
-    _needed: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
-
-    @classmethod
-    def read(cls, store: Store, running: frozenset[str]) -> Marks:
-        """Read them."""
-        return cls(store, running, *_read(store))
+    def __init__(self, store: Store, running: frozenset[str], *, known: Known | None = None) -> None:
+        self.store = store
+        self.running = running
+        self.uses = tuple(uses.uses(store))  # first: who takes a use back has written a manifest before
+        self.named = tuple(names.all_names(store))
+        self.images = {entry.name: entry for entry in store.images()}
+        self._used = _by_image(self.uses)
+        self._built = _builds(self.named)
+        self._known = known or Known()
 
     def again(self) -> Marks:
-        """Read them again, without what never changes."""
-        return Marks(self.store, self.running, *_read(self.store), self._manifests, self._needed)
+        """Read them again."""
+        return Marks(self.store, self.running, known=self._known)
 
     def manifest(self, image: str) -> Manifest | None:
         """Return an image's manifest; None where it is gone since."""
-        if image not in self._manifests:
+        if image not in self._known.manifests:
             with contextlib.suppress(MissingPathError):
-                self._manifests[image] = self.store.load(image)
-        return self._manifests.get(image)
+                self._known.manifests[image] = self.store.load(image)
+        return self._known.manifests.get(image)
 
     def runs(self, image: str) -> bool:
         """Tell whether a running application has an image."""
@@ -70,15 +80,12 @@ class Marks:
 
     def uses_of(self, image: str) -> frozenset[Use]:
         """Return the uses of an image."""
-        return frozenset(use for use in self.uses if use.image == image)
+        return self._used.get(image, frozenset())
 
     def last_used(self, image: str) -> datetime:
         """Return when an image was used, named or put last."""
-        times = [use.when for use in self.uses_of(image)]
-        for each in self.named:
-            builds = (names.Build(each.meaning.image, each.meaning.built), *each.meaning.history)
-            times += [datetime.fromisoformat(build.built) for build in builds if build.image == image]
-        return max((*times, self.images[image].modified))
+        used = (use.when for use in self.uses_of(image))
+        return max((*used, *self._built.get(image, ()), self.images[image].modified))
 
     def wanted_since(self, image: str, before: Marks) -> bool:
         """Tell whether an image was used or named since other marks were read."""
@@ -91,11 +98,24 @@ class Marks:
         return frozenset(kept.union(*(self._files_of(use) for use in used)))
 
     def _files_of(self, use: Use) -> frozenset[str]:
-        if use.path not in self._needed:
-            self._needed[use.path] = uses.files(self.store, use)
-        return self._needed[use.path]
+        if use.path not in self._known.needed:
+            found = uses.files(self.store, use)
+            if not found:
+                return found  # gone since; who writes it again needs the same files
+            self._known.needed[use.path] = found
+        return self._known.needed[use.path]
 
 
-def _read(store: Store) -> tuple[tuple[Use, ...], tuple[names.Named, ...], dict[str, FileStatus]]:
-    used = tuple(uses.uses(store))  # first: who takes a use back has written a manifest before
-    return used, tuple(names.all_names(store)), {entry.name: entry for entry in store.images()}
+def _by_image(used: tuple[Use, ...]) -> dict[str, frozenset[Use]]:
+    found: dict[str, set[Use]] = defaultdict(set)
+    for use in used:
+        found[use.image].add(use)
+    return {image: frozenset(of_one) for image, of_one in found.items()}
+
+
+def _builds(named: tuple[names.Named, ...]) -> dict[str, tuple[datetime, ...]]:
+    found: dict[str, list[datetime]] = defaultdict(list)
+    for each in named:
+        for build in (names.Build(each.meaning.image, each.meaning.built), *each.meaning.history):
+            found[build.image].append(build.built)
+    return {image: tuple(times) for image, times in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -24,11 +24,14 @@ KEPT = 20
 _DIGITS = re.compile(r"[0-9a-f]{4,64}")
 
 
+_Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class Build(msgspec.Struct, frozen=True):
-    """An image that a name means or meant, and when it came to mean it (ISO 8601, UTC)."""
+    """An image that a name means or meant, and when it came to mean it; aware."""
 
     image: str
-    built: str
+    built: _Aware
 
 
 class Name(msgspec.Struct, frozen=True):
@@ -37,13 +40,13 @@ class Name(msgspec.Struct, frozen=True):
     Parameters
     ----------
     image, built : str
-        The image it means now, and since when.
+        The image it means now, and since when; aware.
     history : tuple of Build
         Those before, the latest first.
     """
 
     image: str
-    built: str
+    built: _Aware
     history: tuple[Build, ...] = ()
 
 
@@ -67,7 +70,7 @@ def point(store: Store, name: str, image: str) -> Name:
     if before is not None and before.image == image:
         return before
     history = () if before is None else (Build(before.image, before.built), *before.history)
-    after = Name(image, datetime.now(UTC).isoformat(timespec="seconds"), history[:KEPT])
+    after = Name(image, datetime.now(UTC).replace(microsecond=0), history[:KEPT])
     store.own(store.layout.names_of(store.user))
     store.files.write(_path(store, store.user, name), msgspec.json.encode(after), overwrite=True)
     return after

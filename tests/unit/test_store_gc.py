@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -110,7 +110,7 @@ def age(store, days: float) -> None:
         os.utime(path, (then, then))
     for path in (Path(store.root) / "names").rglob("*.json"):
         meaning = msgspec.json.decode(path.read_bytes(), type=names.Name)
-        then = (datetime.fromisoformat(meaning.built) - timedelta(days=days)).isoformat()
+        then = meaning.built - timedelta(days=days)
         path.write_bytes(msgspec.json.encode(msgspec.structs.replace(meaning, built=then)))
 
 

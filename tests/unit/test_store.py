@@ -281,6 +281,17 @@ def after(event, data):
         assert event.wait(20)
 
 
+def test_an_interrupted_put_leaves_no_parts(local, shared, image, monkeypatch):
+    """Ctrl-C ends the uploads at their next piece and leaves what is whole, which the next put finds."""
+    monkeypatch.setattr("clusterkit.store.store._CHUNK_BYTES", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(put, "wait", raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            put.image(image, local, shared)
+    assert [name for name in tree(shared) if "part" in name or name.startswith("images")] == []
+    assert put.image(image, local, shared).new
+
+
 def test_near_a_quota_files_go_one_by_one(local, shared, image, monkeypatch):
     """HDFS counts a whole block for each open file: what does not fit at once may fit one after the other."""
     together, write, tries = threading.Barrier(3, timeout=20), Everybodys.write, []

@@ -380,7 +380,7 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         return
     yield "blas", f"{proof.blas or 'none'}{f', asked for: {manifest.blas}' if manifest.blas else ''}"
     for library in proof.libraries:
-        yield f"mapped {library.api}", f"{library.version} {library.threading}".strip() + f" ({library.path})"
+        yield f"mapped {library.api}", " ".join(filter(None, (library.version, library.threading, library.path)))
     for name, found in proof.checks.items():
         yield f"proved {name}", found
     for name, change in proof.accelerated.items():

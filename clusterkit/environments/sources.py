@@ -6,7 +6,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import filelock
 import msgspec
@@ -84,7 +84,7 @@ class Source:
         prefix = Path(sys.prefix) if self.root is None else self.root
         installed = [one for site in _sites(prefix) for one in code.editables(site, prefix).code]
         named = [one for path in local for one in code.local(path)]
-        return tuple({one.name: one for one in (*installed, *named)}.values())
+        return tuple({tuple(str(file.source) for file in one.files): one for one in (*installed, *named)}.values())
 
 
 def find(spec: EnvironmentSpec, *, cache_dir: Path, lock: Lock | None = None, said: Said | None = None) -> Source:
@@ -131,11 +131,9 @@ def solved(spec: EnvironmentSpec, *, cache_dir: Path, again: bool = False, said:
     said : callable, optional
         Told a stage and its detail.
     """
-    from clusterkit.environments import conda, wheels  # noqa: PLC0415
-
     if spec.kind in IN_PLACE:
         return Source(spec, spec.source, cache_dir, "").lock
-    room = conda if spec.kind in _CONDA else wheels
+    room = _room(spec)
     kept = cache_dir / "locks" / f"{room.request(spec)}.json"
     if kept.is_file() and not again:
         return msgspec.json.decode(kept.read_bytes(), type=Lock)
@@ -149,11 +147,7 @@ def solved(spec: EnvironmentSpec, *, cache_dir: Path, again: bool = False, said:
 
 def request(spec: EnvironmentSpec) -> str:
     """Return the digest of what is asked for; empty where packages are taken as they are."""
-    from clusterkit.environments import conda, wheels  # noqa: PLC0415
-
-    if spec.kind in IN_PLACE:
-        return ""
-    return (conda if spec.kind in _CONDA else wheels).request(spec)
+    return "" if spec.kind in IN_PLACE else _room(spec).request(spec)
 
 
 def lock_of(spec: EnvironmentSpec, tree: Tree) -> Lock:
@@ -186,17 +180,28 @@ def check(lock: Lock, source: Source) -> None:
         )
 
 
+class _Room(Protocol):
+    """What makes one kind of environment: `conda` and `wheels` are two."""
+
+    def request(self, spec: EnvironmentSpec) -> str: ...
+    def lock(self, spec: EnvironmentSpec, *, cache_dir: Path, said: Said | None) -> Lock: ...
+    def install(self, lock: Lock, venv: Path, /, *, cache_dir: Path, said: Said | None) -> None: ...
+
+
+def _room(spec: EnvironmentSpec) -> _Room:
+    from clusterkit.environments import conda, wheels  # noqa: PLC0415 - only the kind that is needed is loaded whole
+
+    return conda if spec.kind in _CONDA else wheels
+
+
 def _installed(spec: EnvironmentSpec, lock: Lock, cache_dir: Path, said: Said | None) -> Path:
     """Install a lock where all of its environments lie, once, and return the place."""
-    from clusterkit.environments import conda, wheels  # noqa: PLC0415
-
     root = cache_dir / "environments" / f"{lock.kind}-{lock.digest[:16]}"
     root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     complete = root.with_suffix(".complete")
     with filelock.FileLock(root.with_suffix(".lock"), timeout=_LOCK_S):
         if not complete.is_file():
-            room = conda if spec.kind in _CONDA else wheels
-            room.install(lock, root, cache_dir=cache_dir, said=said)
+            _room(spec).install(lock, root, cache_dir=cache_dir, said=said)
             complete.touch()
     return root
 

@@ -163,7 +163,7 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except NodeError as exc:
-        raise ImageError(f"{path.name} was not written", why=exc.why, mend="choose a shorter, plain path") from exc
+        raise ImageError(f"{path.name} was not written", why=exc.why, mend="choose a shorter, plain --prefix") from exc
     except (OSError, conda_pack.core.CondaPackException) as exc:
         why = f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise ImageError(

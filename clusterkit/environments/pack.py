@@ -231,7 +231,7 @@ class _Packing:
         try:
             return bake(file.read() if data is None else data, PLACEHOLDER, self._prefix, file.bake)
         except NodeError as exc:
-            raise ImageError(exc.what, why=f"{file.path}: {exc.why}", mend="choose a shorter, plain prefix") from exc
+            raise ImageError(exc.what, why=f"{file.path}: {exc.why}", mend="send it with --transport fast") from exc
 
     def _without_strangers(self, part: Part) -> tuple[Entry, ...]:
         """Return the entries without byte code that belongs to no source, and say how many those were."""

@@ -192,7 +192,7 @@ def _changed(file: File) -> ImageError:
     return ImageError(
         f"the file {file.path!r}{_of(file)} was not packed",
         why=f"{_place(file)} changed while the environment was packed",
-        mend="let no other program install into the environment, and build the image again",
+        mend="let no other program install into the environment, and repeat `clusterkit env build`",
     )
 
 

@@ -133,7 +133,7 @@ def find(store: Store, reference: str) -> str:
         raise StoreError(
             f"{reference} is no single image in {store.uri}",
             why=f"{len(found)} begin with it: {', '.join(image[:12] for image in found[:5])}",
-            mend="write more of its id",
+            mend="write more of its id; `clusterkit env ls` shows it",
             uri=store.uri,
         )
     names = [each.name if each.user == part(store.user) else f"{each.user}/{each.name}" for each in all_names(store)]
@@ -166,4 +166,6 @@ def _read(store: Store, path: str) -> Name | None:
 
 def _broken(store: Store, path: str, why: str) -> StoreError:
     uri = f"{store.files.uri}{path}"
-    return StoreError(f"{uri} is not used", why=why, mend="have its owner delete it, and build again", uri=uri)
+    return StoreError(
+        f"{uri} is not used", why=why, mend="have its owner delete it, and repeat `clusterkit env build`", uri=uri
+    )

@@ -61,7 +61,7 @@ def installed(lock: Lock) -> Iterator[None]:
         raise ImageError(
             f"{package.name if package else 'the environment'} was not installed",
             why=text,
-            mend="check the channel and the room on this disk, then build again",
+            mend="check the channel and the room on this disk, then `clusterkit env build` again",
         ) from exc
 
 
@@ -103,7 +103,7 @@ def _malformed(asked: Request, text: str) -> SpecError:
     return SpecError(
         f"{spec!r} is no conda package specification",
         why=text,
-        mend="write it as conda does: numpy, numpy=2.1, numpy>=2,<3, libblas=*=*mkl",
+        mend="write it as conda does: `numpy`, `numpy=2.1`, `numpy>=2,<3`, `libblas=*=*mkl`",
         key="packages",
         place=asked.places.get(spec),
     )

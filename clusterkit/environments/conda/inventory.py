@@ -82,7 +82,7 @@ def unreadable(error: OSError) -> ImageError:
     return ImageError(
         "the conda environment cannot be read",
         why=f"{error.filename}: {error.strerror}",
-        mend="give yourself the right to read it (chmod a+rX), or build as the user who owns it",
+        mend="give yourself the right to read it (`chmod a+rX`), or build as the user who owns it",
     )
 
 

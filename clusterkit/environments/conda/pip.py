@@ -124,7 +124,7 @@ def _failed(done: processes.Completed, lines: Sequence[str], places: Mapping[str
         return ImageError(
             "the list `pip:` cannot be installed",
             why="the environment has no pip",
-            mend="add pip to its dependencies",
+            mend="add `pip` to its dependencies",
         )
     named = missing[1] if missing else ""
     place = next((places[line] for line in lines if named and line.startswith(named) and line in places), "")

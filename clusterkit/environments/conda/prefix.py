@@ -65,7 +65,7 @@ def read(prefix: Path, *, without: Iterable[str] = (), said: Callable[[str, str]
         raise ImageError(
             f"{prefix} cannot be packed",
             why="its installation was interrupted",
-            mend="build the environment again, which finishes it",
+            mend="build the environment again, which finishes it: `clusterkit env build`",
         )
     tree = _Reading.of(prefix, without).tree()
     if said:

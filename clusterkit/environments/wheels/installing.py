@@ -95,7 +95,7 @@ def _install_editable(python: Path, package: LockedPackage, cache_dir: Path) -> 
         raise ImageError(
             f"{package.name} cannot be installed",
             why=f"its folder {folder} is gone",
-            mend="bring it back, or take it out of the requirements and lock again",
+            mend="bring it back, or take it out of the requirements and repeat `clusterkit env lock`",
         )
     pip.install(
         python, ["-e", str(folder)], what=f"{package.name} cannot be installed from {folder}", cache_dir=cache_dir

@@ -39,7 +39,7 @@ def find(version: str | None) -> Interpreter:
         raise SpecError(
             f"there is no Python {version}",
             why="a version of Python is written 3.11 or 3.11.7",
-            mend='write it so: python = "3.11"',
+            mend='write it so in clusterkit.toml: python = "3.11"',
             key="python",
         )
     seen: list[str] = []

@@ -108,7 +108,7 @@ def _at(prefix: Path) -> Venv:
         raise ImageError(
             f"the virtual environment {prefix} cannot be packed",
             why=f"its Python is {base.version} now, and it has no {packages.relative_to(prefix)}",
-            mend="make it anew with the Python that is there, or install the one that it was made with",
+            mend="make it anew with `python3 -m venv`, or install the Python that it was made with",
         )
     sites = [Site(packages, prefix, is_own=True)]
     if told.get("include-system-site-packages", "").lower() == "true":
@@ -129,7 +129,7 @@ def _base_executable(prefix: Path, told: dict[str, str]) -> Path:
         raise ImageError(
             f"the virtual environment {prefix} cannot be packed",
             why=f"the Python it was made with is gone from {told.get('home') or 'an unknown place'}",
-            mend="make the virtual environment anew with a Python that is there",
+            mend="make the virtual environment anew with a Python that is there: `python3 -m venv`",
         )
     return found
 

@@ -109,9 +109,11 @@ def write(entries: Iterable[Entry], into: Path, how: How | None = None) -> Writt
     how = how or How()
     ordered = sorted(entries, key=lambda entry: os.fsencode(entry.path))
     expected_bytes = sum(512 + entry.size_bytes if isinstance(entry, File) else 512 for entry in ordered)
-    outputs = {kind: CompressedFile(into, kind, threads=how.threads, size_bytes=expected_bytes) for kind in how.formats}
+    outputs: dict[Format, CompressedFile] = {}
     digest = hashlib.sha256()
     try:
+        for kind in how.formats:
+            outputs[kind] = CompressedFile(into, kind, threads=how.threads, size_bytes=expected_bytes)
         with _Lanes([digest.update, *(output.write for output in outputs.values())]) as lanes:
             stream = TarStream(lanes.feed, how.contents, how.scan)
             size_bytes = 0

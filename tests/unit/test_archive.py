@@ -286,6 +286,22 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, small_disk: No
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_second_file_that_cannot_be_begun_leaves_no_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails, no file stays aside."""
+
+    def begin(directory: Path, kind: str, **options: int) -> compression.CompressedFile:
+        if kind == "gz":
+            raise ImageError("no", why="no", mend="no")
+        return compression.CompressedFile(directory, kind, **options)
+
+    monkeypatch.setattr(archive, "CompressedFile", begin)
+    with pytest.raises(ImageError):
+        archive.write([file("a", b"x")], tmp_path / "out", How(formats=("zst", "gz")))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """Where the store's directory cannot be, the error says so."""
     (tmp_path / "out").write_text("a file")

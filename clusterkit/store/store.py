@@ -330,7 +330,7 @@ class Store:
         return StoreError(
             f"{self.files.uri}{path} is no manifest of an image",
             why=why,
-            mend="use a clusterkit as new as the one that wrote it; if it is damaged, have its owner `clusterkit env verify --repair`",
+            mend="use a clusterkit as new as the one that wrote it; if it is damaged, `clusterkit env verify --repair`",
             uri=f"{self.files.uri}{path}",
         )
 

@@ -42,7 +42,7 @@ def test_an_environment_whose_python_is_gone_is_refused_in_three_lines(tmp_path)
     assert str(caught.value) == (
         f"the virtual environment {tmp_path} cannot be packed\n"
         "  Why:  the Python it was made with is gone from /no/such/bin\n"
-        "  Mend: make the virtual environment anew with a Python that is there"
+        "  Mend: make the virtual environment anew with a Python that is there: `python3 -m venv`"
     )
 
 

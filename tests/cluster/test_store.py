@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,8 +22,8 @@ import pytest
 from clusterkit.environments.manifest import Layer, Manifest, StoredLayer
 from clusterkit.errors import StoreError
 from clusterkit.hadoop.cluster import Cluster
-from clusterkit.hadoop.hdfs import DeniedError, QuotaError, SafeModeError
-from clusterkit.store import gc, images, names, put, verify
+from clusterkit.hadoop.hdfs import DeniedError, MissingPathError, QuotaError, SafeModeError
+from clusterkit.store import gc, images, names, put, uses, verify
 from clusterkit.store.blob import Blob, blobs
 from clusterkit.store.directory import DirectoryStore
 from clusterkit.store.hdfs import HdfsStore
@@ -336,26 +338,39 @@ def test_puts_beside_sweeps(hdfs_of, superuser, root, local):
     stores = [HdfsStore(hdfs_of(user), root) for user in ("alice", "bob")]
     swept = HdfsStore(superuser, root)
 
-    def work(number: int) -> list[str]:
-        store, missing = stores[number], []
-        for turn in range(6):
-            report = put.image(manifest(*layers[turn % 3 : turn % 3 + 3]), local, store)
+    def work(store: HdfsStore) -> list[str]:
+        missing, chance = [], random.Random(store.user)  # noqa: S311 - no secret
+        for _ in range(8):
+            report = put.image(manifest(*chance.sample(layers, 3)), local, store)
             missing += [stored.path for stored in report.files if not superuser.exists(stored.path)]
             assert store.load(report.image).id == report.image
+            for use in uses.uses(store):
+                if use.user == store.user:
+                    make_old(superuser, use.path)
         return missing
 
     def plan() -> gc.GcPlan:
-        found = gc.plan(swept, (), UNUSED)
+        for image in swept.images():
+            make_old(superuser, image.path)
+        found = gc.plan(swept, (), gc.Policy(grace=timedelta(seconds=-5)))
         return dataclasses.replace(found, garbage=tuple(each for each in found.garbage if each.kind != "part"))
 
     with ThreadPoolExecutor(2) as pool:
-        tasks = [pool.submit(work, number) for number in range(2)]
+        tasks = [pool.submit(work, store) for store in stores]
         planned, kinds = plan(), set()
         while not all(task.done() for task in tasks):
             stale, planned = planned, plan()
             kinds |= {each.kind for each in gc.sweep(swept, stale).deleted}
     assert [task.result() for task in tasks] == [[], []]
-    assert "blob" in kinds
+    assert kinds | {each.kind for each in gc.sweep(swept, plan()).deleted} == {"image", "blob", "use"}
+    assert swept.images() == ()
+
+
+def make_old(hdfs, path: str) -> None:
+    """Let a file be forty days old, if it is still there."""
+    then_ms = int((time.time() - 40 * 24 * 3600) * 1000)
+    with contextlib.suppress(MissingPathError):
+        hdfs._call(path, "was not made old", lambda client, bare: client.set_times(bare, then_ms, then_ms))
 
 
 def test_every_byte_is_verified(hdfs_of, superuser, root, local, image):

@@ -38,11 +38,11 @@ STANDARD = "lib/standard.zip"
 """The standard library but for what every start needs: the directory of a zip file is read whole."""
 
 _EXTENSIONS = re.compile(
-    r"_(asyncio|bisect|blake2|contextvars|datetime|hashlib|heapq|json|opcode|pickle|posixsubprocess|queue|random|sha2"
+    r"_(asyncio|bisect|blake2|contextvars|ctypes|datetime|hashlib|heapq|json|opcode|pickle|posixsubprocess|queue|random|sha2"
     r"|sha256|sha512|socket|struct)|array|binascii|fcntl|grp|math|resource|select|unicodedata|zlib"
 )
 _LEFT_OUT = re.compile(
-    r"(site-packages|lib-dynload|ensurepip|lib2to3|pydoc_data|distutils|curses|dbm|sqlite3|venv|msilib|unittest|ctypes"
+    r"(site-packages|lib-dynload|ensurepip|lib2to3|pydoc_data|distutils|curses|dbm|sqlite3|venv|msilib|unittest"
     r"|xml|xmlrpc|wsgiref)/|(turtle|this|antigravity|pydoc|doctest|sitecustomize)\.py|_sysconfigdata.*"
 )
 _WRAPPER = """\

@@ -11,6 +11,7 @@ from .cache import now, write_json
 from .errors import NodeError
 from .eviction import evict, size_bytes
 from .failures import translated
+from .first_use import prove
 from .unpacking import unpack
 
 _FILE_BYTES = 4096  # what a small file takes on disk beyond its bytes, at most
@@ -80,8 +81,10 @@ def _build(cache: Cache, image: Image, source: str, said: Said) -> dict[str, Any
         own_bytes = assemble(cache, image, said)
         stages["link"] = time.monotonic() - started
         started = time.monotonic()
+        prefix = cache.path("images", image.base)
+        prove(prefix, f"{prefix}/bin/{image.python}", blas=image.blas, proof=image.proof, said=said)
         stages["prove"] = time.monotonic() - started
-        write_json(f"{cache.path('images', image.base)}/.clusterkit/first-use.json", {"at": now(), **done})
+        write_json(f"{prefix}/.clusterkit/first-use.json", {"at": now(), **done})
         said("completing", image.name)
         cache.mark("images", image.base, size_bytes=own_bytes, layers=[layer.digest for layer in image.layers])
     return {**done, "stages": {name: round(seconds, 3) for name, seconds in stages.items()}}

@@ -243,6 +243,32 @@ def test_the_environment_puts_the_image_first(prepare, manifest):
     }
 
 
+def proving(maker, manifest, seen: dict) -> dict:
+    """Return a manifest with a proof, and a Python that prints what shall be seen of it on the node."""
+    python = f"#!/bin/sh\ncat >/dev/null\necho '{json.dumps(seen)}'\n".encode()
+    interpreter = msgspec.to_builtins(maker.layer("interpreter", "python", {**INTERPRETER, "bin/python3.11": python}))
+    return dict(manifest, blas="mkl", proof={"blas": "mkl"}, layers=[interpreter, *manifest["layers"][1:]])
+
+
+def test_an_image_is_proved_before_it_is_used(prepare, maker, manifest):
+    """What the image computes with is seen once on the node, and kept beside it."""
+    proved = proving(maker, manifest, {"blas": "mkl", "faults": []})
+    prepared = prepare(proved)
+    assert json.loads(Path(prepared.prefix, ".clusterkit/proof.json").read_text())["blas"] == "mkl"
+    assert "prove" in prepared.report["stages"]
+    assert prepare(proved).hit
+
+
+def test_an_image_that_does_not_keep_its_proof_is_not_used(prepare, maker, manifest):
+    """Where MKL is claimed and not seen the image is refused, for this container and for the next ones."""
+    broken = proving(maker, manifest, {"blas": "openblas", "faults": ["NumPy uses openblas, and mkl was asked for"]})
+    for _ in range(2):
+        with pytest.raises(NodeError) as caught:
+            prepare(broken)
+        assert caught.value.what == "the image does not compute on this node as it did when it was built"
+        assert caught.value.why == "NumPy uses openblas, and mkl was asked for"
+
+
 def missing(maker, layer):
     (maker.directory / f"{layer['digest']}.tar.zst").unlink()
 

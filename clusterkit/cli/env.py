@@ -25,6 +25,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 _env = click.argument("env", required=False)
 _reference = click.argument("image")
 _where = settings_options("cluster")
+_blas = settings_options("blas")
 
 
 @click.group("env")
@@ -40,13 +41,14 @@ def command() -> None:
 
 @command.command("build")
 @_env
+@_blas
 @click.option("--locked", is_flag=True, help="Install exactly what the lock says, and refuse everything else.")
 @click.option(
     "--lock", "lock_path", type=click.Path(path_type=Path), metavar="FILE", help="The lock, instead of its usual place."
 )
 @click.option("--native", is_flag=True, help="For the native transport: one archive that YARN unpacks.")
 @_json_option
-def build(env: str | None, lock_path: Path | None, *, locked: bool, native: bool, as_json: bool) -> None:
+def build(env: str | None, lock_path: Path | None, *, locked: bool, native: bool, as_json: bool, **given: Any) -> None:
     """Build the image of an environment: installed, linked, proved and packed.
 
     What did not change is not done again.
@@ -54,7 +56,7 @@ def build(env: str | None, lock_path: Path | None, *, locked: bool, native: bool
     from clusterkit.environments import lock_file, sources
     from clusterkit.launch import images
 
-    settings, spec = _specified(env)
+    settings, spec = _specified(env, given)
     lock: Lock | None = None
     if locked or lock_path is not None:
         path = lock_path or lock_file.place(spec)
@@ -70,15 +72,16 @@ def build(env: str | None, lock_path: Path | None, *, locked: bool, native: bool
 
 @command.command("lock")
 @_env
+@_blas
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it.")
-def lock(env: str | None, output: Path | None) -> None:
+def lock(env: str | None, output: Path | None, **given: Any) -> None:
     """Write every package of an environment, with version, build and digest, to a file.
 
     It is NAME.lock beside the environment's source. A description is solved again: newer packages are taken.
     """
     from clusterkit.environments import lock_file, sources
 
-    settings, spec = _specified(env)
+    settings, spec = _specified(env, given)
     with Progress() as progress:
         found = sources.solved(spec, cache_dir=settings.cache_dir, again=True, said=progress.stage)
     path = output or lock_file.place(spec)
@@ -159,7 +162,7 @@ def diff(cluster: str | None, before: str, after: str, *, as_json: bool) -> None
 
 
 @command.command("put")
-@settings_options("cluster", "transport")
+@settings_options("cluster", "transport", "blas")
 @_env
 def put(env: str | None, **given: Any) -> None:
     """Build an environment, and put its image on the cluster before a job needs it."""
@@ -251,6 +254,7 @@ def verify(cluster: str | None, images: tuple[str, ...], *, quick: bool, repair:
 
 @command.command("export")
 @_env
+@_blas
 @click.option(
     "--format",
     "kind",
@@ -266,13 +270,13 @@ def verify(cluster: str | None, images: tuple[str, ...], *, quick: bool, repair:
 @click.option(
     "--distro", default="el8", show_default=True, metavar="NAME", help="The nodes' distribution, for a parcel."
 )
-def export(env: str | None, kind: str, output: Path | None, prefix: str, distro: str) -> None:
+def export(env: str | None, kind: str, output: Path | None, prefix: str, distro: str, **given: Any) -> None:
     """Write an environment as an archive for clusters without clusterkit."""
     from clusterkit.environments import build as builder
     from clusterkit.environments import export as exporter
     from clusterkit.environments import sources
 
-    settings, spec = _specified(env)
+    settings, spec = _specified(env, given)
     with Progress() as progress:
         source = sources.find(spec, cache_dir=settings.cache_dir, said=progress.stage)
         with builder.linked(spec, source, cache_dir=settings.cache_dir, said=progress.stage) as found:

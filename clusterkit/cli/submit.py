@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @settings_options(
     "cluster",
     "env",
+    "blas",
     "deploy_mode",
     "queue",
     "name",

@@ -129,10 +129,10 @@ def wanted(spec: JobSpec, settings: Settings, cluster: Cluster, machine: Mapping
     from clusterkit.specs.environment import EnvironmentSpec  # noqa: PLC0415
 
     if spec.env is not None:
-        return EnvironmentSpec.find(spec.env, settings.environments, Path.cwd())
+        return _with_blas(EnvironmentSpec.find(spec.env, settings.environments, Path.cwd()), settings)
     if cluster.embedded or any(name in spec.conf or name in machine for name in _NAMES_PYTHON):
         return None
-    return EnvironmentSpec(name=_name_of_this())
+    return _with_blas(EnvironmentSpec(name=_name_of_this()), settings)
 
 
 def specification(settings: Settings) -> EnvironmentSpec:
@@ -146,8 +146,8 @@ def specification(settings: Settings) -> EnvironmentSpec:
     from clusterkit.specs.environment import EnvironmentSpec  # noqa: PLC0415
 
     if settings.env is None:
-        return EnvironmentSpec(name=_name_of_this())
-    return EnvironmentSpec.find(settings.env, settings.environments, Path.cwd())
+        return _with_blas(EnvironmentSpec(name=_name_of_this()), settings)
+    return _with_blas(EnvironmentSpec.find(settings.env, settings.environments, Path.cwd()), settings)
 
 
 def shipment(
@@ -332,6 +332,13 @@ def _transport(settings: Settings, facts: NodeFacts | None) -> str:
     if settings.transport != "auto":
         return settings.transport
     return "fast" if facts is None or facts.cache == "usable" else "native"
+
+
+def _with_blas(environment: EnvironmentSpec, settings: Settings) -> EnvironmentSpec:
+    """Let the setting blas decide where the environment says nothing of its own."""
+    if environment.blas is not None or settings.blas is None:
+        return environment
+    return msgspec.structs.replace(environment, blas=settings.blas)
 
 
 def _with_job(environment: EnvironmentSpec, job: Path) -> EnvironmentSpec:

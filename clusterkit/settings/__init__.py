@@ -87,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_dir: Path
     data_dir: Path
     env: str | None
+    blas: str | None
     environments: Mapping[str, EnvironmentSpec]
     transport: str
     node_cache: str

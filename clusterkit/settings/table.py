@@ -101,6 +101,7 @@ TABLE = (
     Setting("cache_dir", kinds.LocalPath(), "Directory for what can be fetched again: jars, class data."),
     Setting("data_dir", kinds.LocalPath(), "Directory for embedded clusters and their data."),
     Setting("env", kinds.Text(words="a name or a path"), "Environment to run in: one of [environments], or a path."),
+    Setting("blas", kinds.Text(("mkl", "openblas", "auto")), "BLAS of an environment that says nothing of its own."),
     Setting("environments.*.source", kinds.LocalPath(), "environment.yml, requirements.txt, project, venv or prefix."),
     Setting("environments.*.packages", kinds.Texts("a list of requirements"), "Packages beside those of the source."),
     Setting("environments.*.channels", kinds.Texts("a list of channels"), "Conda channels, the first one first."),

@@ -64,6 +64,8 @@ def test_help_lists_every_command_in_order() -> None:
         ("Run", ""),
         ("", "submit"),
         ("", "app"),
+        ("Environments", ""),
+        ("", "env"),
         ("Clusters", ""),
         ("", "cluster"),
         ("", "doctor"),
@@ -457,7 +459,7 @@ def test_completion_protocol_of_other_shells(shell: str, word: str) -> None:
     """Shells that are no bash are answered in their own ways, with what each command does."""
     found = complete("clusterkit clu", word, shell)
     assert [part for line in found for part in re.split(r"[,\t]", line)][:2] == ["plain", "cluster"]
-    assert cli.COMMANDS[2].help in "\n".join(found)
+    assert next(each.help for each in cli.COMMANDS if each.name == "cluster") in "\n".join(found)
 
 
 def test_completion_in_a_real_bash(tmp_path: Path) -> None:

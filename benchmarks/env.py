@@ -58,6 +58,7 @@ def pack() -> Sequence[Row]:
     runs = alternate({name: one.pack_afresh for name, one in contenders.items()}, rounds=ROUNDS)
     _check(contenders)
     wall_s = {name: min(one.wall_s for one in several) for name, several in runs.items()}
+    core_s = {name: min(one.core_s for one in several) for name, several in runs.items()}
     size_mb = {name: sum(size for size, _ in one.files().values()) / 1e6 for name, one in contenders.items()}
     rows = []
     for ours, peers in BESIDE.items():
@@ -65,6 +66,9 @@ def pack() -> Sequence[Row]:
         for peer in peers:
             target = 3.0 if peer == fastest else None
             rows.append(beside(f"pack a {ours}", peer, ours=wall_s[ours], theirs=wall_s[peer], target=target))
+        for peer in peers:
+            core = {"ours": core_s[ours], "theirs": core_s[peer], "unit": "core-s", "target": None}
+            rows.append(beside(f"pack a {ours}, processors", peer, **core))
         for peer in peers:
             target = 1 / 0.87 if peer == "conda-pack" else None
             size = {"ours": size_mb[ours], "theirs": size_mb[peer], "unit": "MB", "target": target}

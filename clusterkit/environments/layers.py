@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from clusterkit.environments import java
 from clusterkit.environments.tar_stream import Directory
-from clusterkit.environments.tree import File
+from clusterkit.environments.tree import File, Link
 from clusterkit.errors import ImageError
+from clusterkit.node.extraction import leads_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -115,7 +116,7 @@ def check(all_entries: Iterable[Entry], what: str) -> None:
     Raises
     ------
     ImageError
-        If a path is there twice, is also the directory of another one, or leads out.
+        If a path is there twice, is also the directory of another one, or leads out; nodes refuse links that may.
     """
     seen: dict[str, Entry] = {}
     directories: set[str] = set()
@@ -128,6 +129,12 @@ def check(all_entries: Iterable[Entry], what: str) -> None:
                 f"{what} was not packed",
                 why=f"the path {entry.path!r}{_of(entry)} leads out of it, or is not a plain one",
                 mend=f"reinstall {entry.package or 'what made that file'}, and build the image again",
+            )
+        if isinstance(entry, Link) and leads_out(os.fsencode(entry.path), os.fsencode(entry.target)):
+            raise ImageError(
+                f"{what} was not packed",
+                why=f"the link {entry.path!r}{_of(entry)} may lead out of it: {entry.target!r}",
+                mend=f"reinstall {entry.package or 'what made that link'}, or replace the link with what it leads to",
             )
         directories.add(entry.path.rpartition("/")[0])
     for path in {parent for directory in directories for parent in _with_parents(directory)} & seen.keys():

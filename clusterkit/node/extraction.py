@@ -122,6 +122,31 @@ def extract(
     return Extracted(writer.entries, writer.size_bytes)
 
 
+def leads_out(name: bytes, target: bytes) -> bool:
+    """Say whether a link could lead out of the tree that it is in, alone or with others.
+
+    A target is relative, and `..` stands at its front alone, no more often than the link is deep. The link's directory
+    is a real one, so those lead up inside; what follows leads down, through directories or through links of which the
+    same is true.
+
+    Examples
+    --------
+    >>> leads_out(b"lib/libz.so", b"../lib64/libz.so"), leads_out(b"lib/libz.so", b"self/self/../libz.so")
+    (False, True)
+    """
+    up, down = 0, False
+    if target[:1] in {b"", b"/"}:
+        return True
+    for part in target.split(b"/"):
+        if part == b"..":
+            up += 1
+            if down or up > name.count(b"/"):
+                return True
+        elif part not in {b"", b"."}:
+            down = True
+    return False
+
+
 class _Entry:
     """One entry, its name and target checked for form: relative, no `..` in the name."""
 
@@ -169,7 +194,8 @@ class _Writer:
         self._taken.add(name)
         try:
             if entry.kind == b"2":
-                _check_target(entry, depth=parent.count(b"/") + 1 if parent else 0)
+                if leads_out(name, entry.target):
+                    raise _refused(name, f"links to {_shown(entry.target)}, which may lead out of the archive")
                 os.symlink(entry.target, self._root + name)
             else:
                 self._write_file(entry, reader)
@@ -211,24 +237,6 @@ class _Writer:
             reader.copy(entry.size, descriptor)
         finally:
             os.close(descriptor)
-
-
-def _check_target(entry: _Entry, *, depth: int) -> None:
-    """Refuse a link that could lead out.
-
-    `..` may stand at the front alone, and no more often than the link is deep. The link's directory is a real one, so
-    those lead up inside; what follows leads down, through directories or through links of which the same is true.
-    """
-    up, down = 0, False
-    if entry.target[:1] in {b"", b"/"}:
-        raise _refused(entry.name, f"links to {_shown(entry.target)}, which is not relative")
-    for part in entry.target.split(b"/"):
-        if part == b"..":
-            up += 1
-            if down or up > depth:
-                raise _refused(entry.name, f"links to {_shown(entry.target)}, which may lead out of the archive")
-        elif part not in {b"", b"."}:
-            down = True
 
 
 def _entries(reader: _Reader) -> Iterator[_Entry]:

@@ -125,3 +125,11 @@ def test_a_path_that_leads_out_is_refused(path: str) -> None:
         layers.split(tree(file(path, "evil")))
     with pytest.raises(ImageError, match="shop was not packed"):
         layers.split(tree(code=(Code("shop", (file(path),)),)))
+
+
+@pytest.mark.parametrize("target", ["/etc", "../../etc", "deep/../../x", "lib/lib/.."])
+def test_a_link_that_may_lead_out_is_refused(target):
+    """A link that nodes would refuse is refused where it is packed, with the package that brought it."""
+    with pytest.raises(ImageError) as caught:
+        layers.check([Link("lib/door", target, "evil")], "the environment")
+    assert caught.value.why == f"the link 'lib/door' of evil may lead out of it: {target!r}"

@@ -28,11 +28,16 @@ def link(path: str, target: str, prefixes: Iterable[str]) -> str:
     'libz.so.1'
     >>> link("lib/libz.so", "../../lib/libz.so.1", ["/opt/env"])
     ''
+    >>> link("lib/libz.so", "../share/../lib64/libz.so", ["/opt/env"])
+    '../lib64/libz.so'
     """
     folder = posixpath.dirname(path)
     if target.startswith("/"):
         return _from(folder, target, prefixes)
-    return "" if re.match(r"\.\.(/|$)", posixpath.normpath(posixpath.join(folder, target))) else target
+    if re.match(r"\.\.(/|$)", posixpath.normpath(posixpath.join(folder, target))):
+        return ""
+    down_and_up = "/../" in target.lstrip("./") + "/"  # a node cannot tell where that leads, through other links
+    return posixpath.normpath(target) if down_and_up else target
 
 
 def search_path(path: str, directories: Sequence[str], prefixes: Sequence[str]) -> str:

@@ -106,7 +106,13 @@ def prepare(
         from .building import build  # noqa: PLC0415 - not loaded where the image is there, which is nearly always
 
         done = build(cache, image, os.fspath(source), limit_bytes=limit_bytes, said=said or _silent)
-    report = {"image": image.base, "name": image.name, **done, "seconds": round(time.monotonic() - started, 4)}
+    report = {
+        "image": image.base,
+        "name": image.name,
+        "blas": (cache.facts("images", image.base) or {}).get("blas", ""),
+        **done,
+        "seconds": round(time.monotonic() - started, 4),
+    }
     code_paths = [cache.path("code", layer.digest) for layer in image.code]
     prepared = Prepared(image, cache.path("images", image.base), code_paths, report)
     prepared.locks = held

@@ -82,11 +82,12 @@ def _build(cache: Cache, image: Image, source: str, said: Said) -> dict[str, Any
         stages["link"] = time.monotonic() - started
         started = time.monotonic()
         prefix = cache.path("images", image.base)
-        prove(prefix, f"{prefix}/bin/{image.python}", blas=image.blas, proof=image.proof, said=said)
+        seen = prove(prefix, f"{prefix}/bin/{image.python}", blas=image.blas, proof=image.proof, said=said)
         stages["prove"] = time.monotonic() - started
         write_json(f"{prefix}/.clusterkit/first-use.json", {"at": now(), **done})
         said("completing", image.name)
-        cache.mark("images", image.base, size_bytes=own_bytes, layers=[layer.digest for layer in image.layers])
+        layers = [layer.digest for layer in image.layers]
+        cache.mark("images", image.base, size_bytes=own_bytes, layers=layers, blas=seen.get("blas", ""))
     return {**done, "stages": {name: round(seconds, 3) for name, seconds in stages.items()}}
 
 

@@ -157,7 +157,7 @@ def test_an_image_is_made_and_found_again(tmp_path, prepare, manifest):
         ("prefix", False),
         ("python", False),
     ]
-    assert second.report.keys() == {"image", "name", "hit", "seconds"}
+    assert second.report.keys() == {"image", "name", "blas", "hit", "seconds"}
 
 
 def test_files_are_links_into_layers_and_baked_ones_are_not(prepare, manifest):
@@ -255,8 +255,9 @@ def test_an_image_is_proved_before_it_is_used(prepare, maker, manifest):
     proved = proving(maker, manifest, {"blas": "mkl", "faults": []})
     prepared = prepare(proved)
     assert json.loads(Path(prepared.prefix, ".clusterkit/proof.json").read_text())["blas"] == "mkl"
-    assert "prove" in prepared.report["stages"]
-    assert prepare(proved).hit
+    assert prepared.report["stages"].keys() == {"unpack", "link", "prove"}
+    again = prepare(proved)
+    assert (again.hit, again.report["blas"], prepared.report["blas"]) == (True, "mkl", "mkl")
 
 
 def test_an_image_that_does_not_keep_its_proof_is_not_used(prepare, maker, manifest):

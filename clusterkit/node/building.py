@@ -54,12 +54,12 @@ def build(cache: Cache, image: Image, source: str, *, limit_bytes: int, said: Sa
         If it cannot be made.
     """
     started = time.monotonic()
-    _make_room(cache, image)
     waiting = _Waiting(said)
     with locks.exclusive(cache.lock("images", image.base), waiting) as lock:
         waited_s = round(time.monotonic() - started, 3) if waiting.was_needed else 0.0
         if cache.has(image):
             return {"hit": True, "waited_s": waited_s}
+        _make_room(cache, image)  # not before: what another process is unpacking takes room, and is not missing
         lock.note("it has begun")
         with locks.shared(cache.gate):
             done = _build(cache, image, source, _noted(said, lock))

@@ -60,7 +60,7 @@ def prove(
         asked, accelerate = asked and "openblas", ()
     choice: dict[str, Any] = {}
     try:
-        if (prefix / python).parent.parent.joinpath("lib").is_dir() and _has_numpy(program):
+        if (asked == "auto" or accelerate) and _has_numpy(program):
             choice = first_use.choose(str(prefix), program, blas=asked, accelerate=list(accelerate), said=said)
     except OSError as exc:
         raise _failed(str(exc)) from exc

@@ -49,6 +49,7 @@ def prove(prefix: str, python: str, *, blas: str, proof: Mapping[str, Any] | Non
         return {}
     accelerate = sorted(proof.get("accelerated", {}))
     try:
+        os.makedirs(f"{prefix}/.clusterkit", exist_ok=True)
         choice = choose(prefix, python, blas=blas, accelerate=accelerate, said=said)
         said("proving", f"the image computes with {choice.get('blas', blas) or 'its BLAS'}")
         seen = _seen(python, blas, accelerate)

@@ -7,7 +7,6 @@ not as it was asked for. NumPy and what stands on it are imported in functions: 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -132,6 +131,8 @@ def _below_prefix(path: str) -> str:
 
 
 def _version(api: str, path: str) -> str:
+    import ctypes  # noqa: PLC0415 - the bare interpreter imports this module too, and has none
+
     library = ctypes.CDLL(path)
     if api == "mkl":
         text = ctypes.create_string_buffer(200)
@@ -237,14 +238,18 @@ def _scipy_errors() -> Errors:
         "snrm2": _distance(blas.snrm2(np.full(400, 3.0, "f4")), 60.0),
         "slange": _distance(lapack.slange("1", np.ones((40, 30), "f4")), 40.0),
     }
-    for name, real in (("zladiv", ctypes.c_double), ("cladiv", ctypes.c_float)):
-        errors[name] = _distance(_divided(name, real, 3 - 4j, 1 + 2j), (3 - 4j) / (1 + 2j))
+    for name in ("zladiv", "cladiv"):
+        errors[name] = _distance(_divided(name, 3 - 4j, 1 + 2j), (3 - 4j) / (1 + 2j))
     return errors
 
 
-def _divided(name: str, real: Any, x: complex, y: complex) -> complex:
+def _divided(name: str, x: complex, y: complex) -> complex:
     """Call LAPACK's complex division the way compiled code calls it: by its address."""
+    import ctypes  # noqa: PLC0415
+
     from scipy.linalg import cython_lapack  # noqa: PLC0415
+
+    real = ctypes.c_double if name.startswith("z") else ctypes.c_float
 
     class Pair(ctypes.Structure):
         _fields_ = (("real", real), ("imag", real))

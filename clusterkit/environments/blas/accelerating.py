@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
     Said = Callable[[str, str], None]
 
-PACKAGES = {"fft": "mkl-fft", "random": "mkl-random", "umath": "mkl-umath", "sklearn": "scikit-learn-intelex"}
-"""The package that each acceleration needs."""
+PACKAGES = {
+    "fft": ("mkl-fft", "mkl-service"),
+    "random": ("mkl-random",),
+    "umath": ("mkl-umath",),
+    "sklearn": ("scikit-learn-intelex",),
+}
+"""The packages that each acceleration needs; mkl-fft does not name mkl-service, and needs it for scipy.fft."""
 
 CHANGES = {
     "fft": "numpy.fft and scipy.fft compute with MKL: the last bits may differ",
@@ -43,11 +48,12 @@ def switched_on(tree: Tree, accelerate: Sequence[str], *, scratch: Path, said: S
         return tree
     installed = {package.name.replace("_", "-") for package in tree.packages}  # conda writes mkl_fft
     for name in accelerate:
-        if PACKAGES[name] not in installed:
+        missing = [package for package in PACKAGES[name] if package not in installed]
+        if missing:
             raise ImageError(
                 f"the acceleration {name} cannot be switched on",
-                why=f"the package {PACKAGES[name]} is not in the environment",
-                mend=f"add `{PACKAGES[name]}` to its packages, or leave {name} out of `accelerate`",
+                why=f"the package {missing[0]} is not in the environment",
+                mend=f"add `{missing[0]}` to its packages, or leave {name} out of `accelerate`",
             )
         said("accelerating", f"{name}: {CHANGES[name]}")
     edit = Edit(tree, scratch)

@@ -76,7 +76,15 @@ class Edit:
         ]
 
     def _refreshed(self, record: File) -> bytes:
+        earlier = {file.path: file for file in self._tree.files if file.package == record.package and _is_edited(file)}
         changed = {path: file for path, file in self._changed.items() if file.package == record.package}
+        changed = {**{path: file for path, file in earlier.items() if path not in self._removed}, **changed}
         removed = [path for path, file in self._removed.items() if file.package == record.package]
         site = record.path.rpartition("/")[0].rpartition("/")[0]
         return records.refresh(record.read(), site, changed=changed, removed=removed)
+
+
+def _is_edited(file: File) -> bool:
+    """Say whether a file has other bytes than its wheel installed: without a stale path, say."""
+    is_installed = not isinstance(file.source, bytes) and str(file.source).endswith(file.path)
+    return file.path.endswith(".so") and not is_installed

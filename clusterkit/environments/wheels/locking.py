@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
     Said = Callable[[str, str], None]
 
-INTEL = {"fft": "mkl_fft", "random": "mkl_random", "umath": "mkl_umath", "sklearn": "scikit-learn-intelex"}
-"""The wheel that each acceleration needs."""
+INTEL = {
+    "fft": ("mkl_fft", "mkl-service"),
+    "random": ("mkl_random",),
+    "umath": ("mkl_umath",),
+    "sklearn": ("scikit-learn-intelex",),
+}
+"""The wheels that each acceleration needs; mkl_fft does not name mkl-service, and needs it for scipy.fft."""
 
 IN_PLACE = frozenset({"venv", "interpreter"})
 """The kinds of sources that are read where they are, and are never written to."""
@@ -244,7 +249,7 @@ def pins(found: Iterable[LockedPackage]) -> str:
 def intels(spec: EnvironmentSpec, found: Sequence[LockedPackage], platform: str, said: Said) -> list[str]:
     """Return the wheels of Intel's that are asked for and not there yet."""
     wanted = ["mkl"] if spec.blas in {"mkl", "auto"} else []
-    wanted += [INTEL[each] for each in spec.accelerate]
+    wanted += [wheel for each in spec.accelerate for wheel in INTEL[each]]
     there = {package.name for package in found}
     if not wanted:
         return []

@@ -384,7 +384,7 @@ def test_a_projects_uv_lock_is_taken_as_it_is(tmp_path):
 
 def test_what_acceleration_needs_is_installed_beside_an_environment_that_lacks_it(numpy_venv, tmp_path, monkeypatch):
     """The environment itself is never written to; what it has stays as it is, and the answer is kept."""
-    monkeypatch.setattr(locking, "INTEL", {"fft": "threadpoolctl"})
+    monkeypatch.setattr(locking, "INTEL", {"fft": ("threadpoolctl",)})
     spec = EnvironmentSpec(name="it", source=numpy_venv.venv, accelerate=("fft",))
     before = sorted(path.name for path in (numpy_venv.venv / SITE).iterdir())
     found = wheels.beside(spec, cache_dir=tmp_path)

@@ -64,13 +64,22 @@ def prove(prefix: str, python: str, *, blas: str, proof: Mapping[str, Any] | Non
 
 def choose(prefix: str, python: str, *, blas: str, accelerate: list[str], said: Said) -> dict[str, Any]:
     """Return what was chosen for an image on this model of CPU; empty where it leaves no choice."""
-    both, ufuncs = blas == "auto", "umath" in accelerate
+    both, ufuncs = blas == "auto" and _carries_both(prefix, python), "umath" in accelerate
     if not (both or ufuncs):
         return {}
     said("choosing", "timing what the image carries on this CPU")
     os.makedirs(f"{prefix}/.clusterkit", exist_ok=True)
     path = f"{prefix}/.clusterkit/blas-choice.json"
     return choosing.choose(python, path, proving.cpu_model(), both=both, ufuncs=ufuncs)
+
+
+def _carries_both(prefix: str, python: str) -> bool:
+    """Say whether MKL's forwarder lies beside OpenBLAS: where conda's libblas decides, there is nothing to choose."""
+    try:
+        names = os.listdir(f"{prefix}/lib/{os.path.basename(python)}/site-packages/numpy.libs")
+    except FileNotFoundError:
+        return False
+    return {"libscipy_openblas", "libclusterkit_mkl"} <= {name.partition("-")[0].replace("64_", "") for name in names}
 
 
 def _seen(python: str, blas: str, accelerate: list[str]) -> dict[str, Any]:

@@ -105,6 +105,11 @@ def test_node_does_nothing_for_an_image_without_numpy(tmp_path):
     assert first_use.prove(str(tmp_path), "/no/python", blas="mkl", proof={"blas": ""}, said=_silent) == {}
 
 
+def test_nothing_is_chosen_where_libblas_decides(tmp_path):
+    """An image without a forwarder beside OpenBLAS leaves no choice, whatever it was asked for."""
+    assert first_use.choose(str(tmp_path), "/no/python3.11", blas="auto", accelerate=[], said=_silent) == {}
+
+
 def test_node_refuses_an_image_that_does_not_compute(tmp_path):
     """What fails on a node is told in three sentences, and nothing is marked as proved."""
     python = tmp_path / "python"

@@ -240,21 +240,29 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(cluster, clusterkit_cli, yar
     assert len(yarn.resource_manager.applications()) == before
 
 
-def test_a_cluster_that_is_not_ours_gets_sparks_jars_once(cluster, clusterkit_cli, yarn, tmp_path):
-    """With HADOOP_CONF_DIR the nodes read Spark from one archive on HDFS; the second job finds it there."""
+def test_a_cluster_that_is_not_ours_gets_sparks_jars_and_our_environment(cluster, clusterkit_cli, yarn, tmp_path):
+    """With HADOOP_CONF_DIR the nodes read Spark from one archive on HDFS, and run our own environment."""
     conf_dir = tmp_path / "conf"
     conf_dir.mkdir()
     for site in cluster.layout.conf.glob("*-site.xml"):
         (conf_dir / site.name).write_bytes(site.read_bytes())
-    job = tmp_path / "count.py"
-    job.write_text("from pyspark.sql import SparkSession\nprint(SparkSession.builder.getOrCreate().range(9).count())\n")
-    options = ("--conf", f"spark.pyspark.python={sys.executable}", "--conf", "spark.driver.host=localhost", *SMALL)
+    job = tmp_path / "where.py"
+    job.write_text(
+        "import sys\n"
+        "from pyspark.sql import SparkSession\n"
+        "context = SparkSession.builder.getOrCreate().sparkContext\n"
+        "print(context.parallelize([0], 1).map(lambda _: sys.prefix).first())\n"
+    )
+    environment = {"HADOOP_CONF_DIR": str(conf_dir), "CLUSTERKIT_NODE_CACHE": str(tmp_path / "cache")}
+    here = ("--conf", f"spark.pyspark.python={sys.executable}")
 
     first, second = (
-        clusterkit_cli("submit", *options, str(job), env={"HADOOP_CONF_DIR": str(conf_dir)}) for _ in range(2)
+        clusterkit_cli("submit", *python, "--conf", "spark.driver.host=localhost", *SMALL, str(job), env=environment)
+        for python in (here, ())
     )
 
-    assert (first.stdout, second.stdout) == ("9\n", "9\n"), first.stderr + second.stderr
+    assert first.stdout == f"{sys.prefix}\n", first.stderr
+    assert second.stdout.startswith(f"{tmp_path / 'cache'}/"), second.stderr
     assert "Spark's jars, once" in first.stderr
     assert "Spark's jars, once" not in second.stderr
     assert [status.name.startswith("spark-") for status in yarn.hdfs.list("/clusterkit/spark")] == [True]

@@ -120,10 +120,10 @@ def test_module_that_an_environment_lacks():
 
     cause = explain(Evidence(1, report(), stderr=stderr, spec={"env": "analysis"}))
 
-    assert (cause.kind, cause.mend) == (
-        "import-error",
-        "add lightgbm to the packages of the environment analysis, or code of your own to its `local`; or send it along: "
-        "--py-files lightgbm.py",
+    assert cause.kind == "import-error"
+    assert cause.mend == (
+        "add lightgbm to the packages of the environment analysis, or code of your own to its `local`; "
+        "or send it along: --py-files lightgbm.py"
     )
 
 

@@ -29,7 +29,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     kind : str
         `interpreter`, `binaries` (one large package), `packages` (the others), `prefix` (the files a node writes its
         prefix into), `code` (the user's own), `java`, `native` (a whole image with its prefix
-        written, for the native transport; in no manifest).
+        written, for the native transport).
     name : str
         What is in it, for people: `mkl`, `packages`, `mypackage`.
     files : int

@@ -29,6 +29,16 @@ COMPLETION_VARIABLE = "_CLUSTERKIT_COMPLETE"
 EXIT_BROKEN_PIPE = 141
 """The reader of our output went away (128 + SIGPIPE)."""
 
+EXTRAS = {
+    "conda_pack": "conda",
+    "isal": "env",
+    "packaging": "env",
+    "pathspec": "env",
+    "pyarrow": "spark",
+    "pyspark": "spark",
+    "rattler": "conda",
+}
+"""The extra of clusterkit that brings a module."""
 
 _KEY = r"(?<![\w.-])"
 _WORD = r"(?:^(?=\w+ (?:was|is|cannot|of)\b)|(?<=\bset )|(?<=\bcorrect ))"
@@ -78,6 +88,9 @@ def report(error: BaseException, stream: TextIO) -> int:
             return errors.EXIT_TERMINATED
         case click.Abort() | KeyboardInterrupt():
             return errors.EXIT_INTERRUPTED
+        case ModuleNotFoundError() if (error.name or "").partition(".")[0] in EXTRAS:
+            _write(stream, _missing_extra(error.name or ""))
+            return errors.EXIT_SURROUNDINGS
         case BrokenPipeError() if _reader_is_gone():
             _silence_stdout()
             return EXIT_BROKEN_PIPE
@@ -127,6 +140,15 @@ def _usage(error: click.ClickException) -> errors.ClusterkitError:
         why = f"{why}; did you mean {near[0]}?"
     mend = f"`{command} --help` shows what it takes"
     return errors.ClusterkitError(f"`{command}` was not understood", why=why, mend=mend)
+
+
+def _missing_extra(module: str) -> errors.ClusterkitError:
+    extra = EXTRAS[module.partition(".")[0]]
+    return errors.ClusterkitError(
+        f"this needs the extra {extra} of clusterkit",
+        why=f"the Python that runs clusterkit has no module {module}",
+        mend=f"install it: pip install 'clusterkit[{extra}]'",
+    )
 
 
 def _report_bug(error: BaseException, stream: TextIO) -> int:

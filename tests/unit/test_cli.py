@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -372,6 +373,7 @@ def test_long_lines_on_a_terminal() -> None:
 
 PASSED_ON = """
 import sys
+import tomllib
 from clusterkit.cli.output import Progress
 with Progress() as progress:
     progress.stage("running")
@@ -529,3 +531,28 @@ def _no_leftover_handlers() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("module", "extra"), [("rattler.networking", "conda"), ("isal", "env"), ("pyspark", "spark")])
+def test_a_missing_extra_is_no_bug(module: str, extra: str) -> None:
+    """Which extra brings the module, and how to install it."""
+    stream = io.StringIO()
+
+    code = boundary.report(ModuleNotFoundError(f"No module named {module!r}", name=module), stream)
+
+    assert (code, stream.getvalue()) == (
+        69,
+        f"Error: this needs the extra {extra} of clusterkit\n"
+        f"  Why:  the Python that runs clusterkit has no module {module}\n"
+        f"  Mend: install it: pip install 'clusterkit[{extra}]'\n",
+    )
+
+
+def test_every_module_of_the_table_comes_with_its_extra() -> None:
+    """The table says what pyproject.toml says."""
+    names = {"conda_pack": "conda-pack", "rattler": "py-rattler"}
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    extras = declared["project"]["optional-dependencies"]
+
+    for module, extra in boundary.EXTRAS.items():
+        assert any(entry.startswith(names.get(module, module)) for entry in extras[extra]), module

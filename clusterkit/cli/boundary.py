@@ -78,6 +78,8 @@ def _invoke(command: click.Command, argv: list[str]) -> object:
 
 def report(error: BaseException, stream: TextIO) -> int:
     """Print an error for a person, and return the exit code it stands for."""
+    if isinstance(error, ModuleNotFoundError):
+        error = _missing_extra(error)
     match error:
         case errors.ClusterkitError():
             _write(stream, respelled(error))
@@ -88,9 +90,6 @@ def report(error: BaseException, stream: TextIO) -> int:
             return errors.EXIT_TERMINATED
         case click.Abort() | KeyboardInterrupt():
             return errors.EXIT_INTERRUPTED
-        case ModuleNotFoundError() if (error.name or "").partition(".")[0] in EXTRAS:
-            _write(stream, _missing_extra(error.name or ""))
-            return errors.EXIT_SURROUNDINGS
         case BrokenPipeError() if _reader_is_gone():
             _silence_stdout()
             return EXIT_BROKEN_PIPE
@@ -142,11 +141,14 @@ def _usage(error: click.ClickException) -> errors.ClusterkitError:
     return errors.ClusterkitError(f"`{command}` was not understood", why=why, mend=mend)
 
 
-def _missing_extra(module: str) -> errors.ClusterkitError:
-    extra = EXTRAS[module.partition(".")[0]]
+def _missing_extra(error: ModuleNotFoundError) -> BaseException:
+    """Return what to install where the module comes with an extra; the error itself where it does not."""
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    if extra is None:
+        return error
     return errors.ClusterkitError(
         f"this needs the extra {extra} of clusterkit",
-        why=f"the Python that runs clusterkit has no module {module}",
+        why=f"the Python that runs clusterkit has no module {error.name}",
         mend=f"install it: pip install 'clusterkit[{extra}]'",
     )
 

@@ -6,13 +6,14 @@ import hashlib
 import struct
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clusterkit.environments import blas, elf
-from clusterkit.environments.blas import accelerating
+from clusterkit.environments.blas import accelerating, numexpr
 from clusterkit.environments.blas.edit import Edit
 from clusterkit.environments.blas.forwarder import code, sysv_hash, write
 from clusterkit.environments.blas.records import refresh
@@ -237,6 +238,39 @@ def test_python_starts_without_what_is_not_used(tmp_path):
     program = f"import sys; {count}; print(*sorted(set(sys.modules) - before))"
     shown = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["clusterkit_accelerate"]
+
+
+def test_numexpr_without_a_compiler_is_said(tmp_path, monkeypatch):
+    """Where nothing can be compiled numexpr stays as it is, and what to do is said."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = []
+    tree = _tree(packages=["numpy", "mkl", "numexpr"])
+    kept = numexpr.with_vml(tree, scratch=tmp_path, cache_dir=tmp_path, said=lambda *words: said.append(words))
+    why = "there is no g++ here (install the package g++ and build again)"
+    assert kept == tree
+    assert said == [("linking", f"numexpr stays without MKL's vector library: {why}")]
+
+
+def test_numexpr_is_compiled_once(tmp_path, monkeypatch):
+    """The wheel that was compiled for the same versions is taken: its modules replace those of the tree."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    old = [_file("numexpr/interpreter.so", b"without", "numexpr"), _file("numexpr/__config__.py", b"old", "numexpr")]
+    record = _file("numexpr-1.0.dist-info/RECORD", b"numexpr/interpreter.so,sha256=x,7\n", "numexpr")
+    tree = _tree(*old, record, packages=["numpy", "mkl", "numexpr"])
+    wheel = tmp_path / "numexpr" / f"{numexpr.key(tree)}.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("numexpr/interpreter.so", b"with")
+        archive.writestr("numexpr/__config__.py", b"new")
+        archive.writestr("numexpr-1.0.dist-info/RECORD", b"")
+    made = numexpr.with_vml(tree, scratch=tmp_path, cache_dir=tmp_path, said=lambda *_: None)
+    assert {file.path.removeprefix(f"{SITE}/"): file.read() for file in made.files} == {
+        "numexpr/interpreter.so": b"with",
+        "numexpr/__config__.py": b"new",
+        "numexpr-1.0.dist-info/RECORD": (
+            f"numexpr/interpreter.so,{_sha256(b'with')},4\nnumexpr/__config__.py,{_sha256(b'new')},3\n".encode()
+        ),
+    }
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def with_vml(tree: Tree, *, scratch: Path, cache_dir: Path, said: Said) -> Tree:
     package = versions.get("numexpr")
     if package is None or package.kind != "wheel":
         return tree
-    kept = cache_dir / "numexpr" / f"{_key(tree, versions)}.whl"
+    kept = cache_dir / "numexpr" / f"{key(tree)}.whl"
     if not kept.is_file():
         missing = _missing(tree)
         if missing:
@@ -53,11 +53,10 @@ def with_vml(tree: Tree, *, scratch: Path, cache_dir: Path, said: Said) -> Tree:
     return _replaced(tree, kept, scratch)
 
 
-def _key(tree: Tree, packages: dict[str, LockedPackage]) -> str:
-    parts = [
-        tree.minor,
-        *(f"{name}={packages[name].version}" for name in ("mkl", "numexpr", "numpy") if name in packages),
-    ]
+def key(tree: Tree) -> str:
+    """Return what names a compiled wheel: the versions of Python, MKL, numexpr and NumPy."""
+    versions = {package.name: package.version for package in tree.packages}
+    parts = [tree.minor, *(f"{name}={versions.get(name)}" for name in ("mkl", "numexpr", "numpy"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 

@@ -100,7 +100,7 @@ def source() -> Sequence[Row]:
     ours = relink()[0].ours
     with tempfile.TemporaryDirectory(prefix="clusterkit-bench-") as name:
         theirs = _built_from_source(Path(name))
-    return [beside("MKL relink + proof", "NumPy built against MKL", ours=ours, theirs=theirs)]
+    return [beside("MKL relink + proof", "NumPy built against MKL", ours=ours, theirs=theirs, target=None)]
 
 
 def _compared(which: str, accelerate: tuple[str, ...], *, target: float | None) -> list[Row]:

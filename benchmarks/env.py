@@ -1,4 +1,4 @@
-"""Packing a scientific environment of 1.7 GB, and shipping it again after one edited line, beside those who do it too.
+"""Packing a scientific environment of 1.7 GB, and shipping it again, edited and unchanged, beside those who do it too.
 
 One list of packages stands as a conda prefix (for conda-pack) and as a virtual environment (for venv-pack, pex and
 cluster-pack); both are made once, in `.peers/env`. Ours reads and packs either, into an empty store, and carries the
@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import zstandard
-from harness import PYTHON, REPOSITORY, ResultsDifferError, Row, alternate, beside, limit, main, run
+from harness import PYTHON, REPOSITORY, ResultsDifferError, Row, alternate, beside, limit, main, run, wall
 
 from clusterkit.environments import wheels
 
@@ -96,6 +97,32 @@ def reship() -> Sequence[Row]:
             rows.append(beside(what, peer, ours=seconds[ours], theirs=seconds[peer], target=None))
             rows.append(beside(f"{what}, size", peer, ours=kib[ours], theirs=kib[peer], unit="KiB", target=None))
     return rows
+
+
+def unchanged(rounds: int = 5) -> Sequence[Row]:
+    """Submit an environment again that did not change: what is done between the command and the job's start."""
+    contenders = _contenders()
+    again = contenders["cluster-pack"]
+    if not again.files():
+        again.pack_afresh()
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {**os.environ, "CLUSTERKIT_DATA_DIR": directory}
+        command = [str(PYTHON), "-m", "clusterkit"]
+        run([*command, "cluster", "up"], env=environment)
+        try:
+            put = [*command, "env", "put", "--cluster", "default", str(_venv())]
+            run(put, env=environment)
+            runs = alternate({"ours": lambda: run(put, env=environment), "theirs": again.pack}, rounds=rounds)
+        finally:
+            run([*command, "cluster", "down", "--purge"], env=environment)
+    if any("0 files sent" not in one.stdout for one in runs["ours"]):
+        raise ResultsDifferError("something of an unchanged environment was sent again")
+    what = "unchanged environment, put again"
+    ours, theirs = wall(runs["ours"]), wall(runs["theirs"])
+    return [
+        limit(what, ours=ours, unit="s", at_most=1.0),
+        beside(what, "cluster-pack, to a local directory", ours=ours, theirs=theirs, target=None),
+    ]
 
 
 @dataclass(frozen=True)
@@ -323,4 +350,4 @@ def _install(venv: Path, *requirements: str) -> None:
 
 
 if __name__ == "__main__":
-    main({"pack": pack, "reship": reship})
+    main({"pack": pack, "reship": reship, "unchanged": unchanged})

@@ -13,6 +13,7 @@ import msgspec
 
 from clusterkit import processes
 from clusterkit.errors import ImageError, StoreError
+from clusterkit.specs.job import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -285,23 +286,27 @@ def check(manifest: Manifest, facts: NodeFacts | None, cluster: str) -> None:
 
 
 def check_driver(spec: JobSpec, manifest: Manifest) -> None:
-    """Refuse a driver whose Python is another version than the executors'.
+    """Refuse a driver on this machine whose Python is another version than the executors'.
 
     Raises
     ------
     ImageError
-        If Spark was told of a driver's Python with other byte code.
+        If Spark was told of a driver's Python with other byte code, or a session in this Python would be such a driver.
     """
-    named = spec.conf.get("spark.pyspark.driver.python") if spec.deploy_mode == "client" else None
-    if named is None:
-        return
-    done = processes.run([named, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], timeout_s=20)
     minor = ".".join(manifest.python.split(".")[:2])
-    if done.stdout.strip() != minor:
+    if spec.job == SESSION:
+        named, found = sys.executable, f"{sys.version_info[0]}.{sys.version_info[1]}"
+        mend = f'run this program with Python {minor}, or build the environment for {found}: python = "{found}"'
+    elif spec.deploy_mode == "client" and "spark.pyspark.driver.python" in spec.conf:
+        named = spec.conf["spark.pyspark.driver.python"]
+        asked = [named, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        found = processes.run(asked, timeout_s=20).stdout.strip()
+        mend = "leave out spark.pyspark.driver.python: the driver then runs the environment's own Python"
+    else:
+        return
+    if found != minor:
         raise _unusable(
-            manifest,
-            f"its Python is {minor}, and the driver's, {named}, is {done.stdout.strip() or 'none that runs'}",
-            "leave out spark.pyspark.driver.python: the driver then runs the environment's own Python",
+            manifest, f"its Python is {minor}, and the driver's, {named}, is {found or 'none that runs'}", mend
         )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from clusterkit.environments.manifest import Layer, Library, Manifest, Proof, St
 from clusterkit.errors import ClusterError, ImageError
 from clusterkit.launch import images
 from clusterkit.specs.environment import EnvironmentSpec
-from clusterkit.specs.job import JobSpec
+from clusterkit.specs.job import SESSION, JobSpec
 
 ZST = {"zst": StoredLayer(size_bytes=1, sha256="")}
 IMAGE = Manifest(
@@ -157,3 +158,14 @@ def test_a_container_without_a_word_is_told(monkeypatch):
 
     assert caught.value.why == "no room"
     assert "--transport" in caught.value.mend
+
+
+def test_a_session_in_another_python_is_refused():
+    """The driver of a session is the Python that asks for it: its version must be the image's."""
+    other = msgspec.structs.replace(IMAGE, python="3.9.1")
+
+    with pytest.raises(ImageError) as caught:
+        images.check_driver(JobSpec(job=SESSION, name="session"), other)
+
+    assert caught.value.why.startswith(f"its Python is 3.9, and the driver's, {sys.executable}, is 3.")
+    images.check_driver(JobSpec(job=Path("/j.py"), name="j"), other)  # runs the environment's own Python

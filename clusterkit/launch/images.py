@@ -263,12 +263,9 @@ def check(manifest: Manifest, facts: NodeFacts | None, cluster: str) -> None:
     ImageError
         If it is for another architecture, needs a newer glibc, or claims a BLAS that was never seen in use.
     """
-    if manifest.blas and manifest.proof is None:
-        raise _unusable(
-            manifest,
-            f"it claims {manifest.blas}, and nobody has seen it in use",
-            f"build it again, which proves it: `clusterkit env build {manifest.name}`",
-        )
+    from clusterkit.environments import proof  # noqa: PLC0415 - only where there is an image
+
+    proof.check(manifest)
     if facts is None:
         return
     if facts.platform != manifest.platform:

@@ -45,8 +45,9 @@ def test_an_image_that_fits_is_not_refused():
         ({"glibc": "2.10"}, {"glibc": "2.9"}, "it needs glibc 2.10, and the nodes of prod have 2.9"),
         ({}, {"architecture": "aarch64"}, "it is for linux-64, and the nodes of prod are linux-aarch64"),
         ({"proof": None}, {}, "it claims mkl, and nobody has seen it in use"),
+        ({"proof": Proof(blas="openblas")}, {}, "it claims mkl, and its proof shows openblas"),
     ],
-    ids=["glibc", "numbers, not text", "architecture", "no proof"],
+    ids=["glibc", "numbers, not text", "architecture", "no proof", "another proof"],
 )
 def test_an_image_that_nodes_cannot_run_is_refused_before_it_is_sent(image, facts, why):
     """Each reason is told with both sides."""

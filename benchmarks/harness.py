@@ -74,6 +74,7 @@ def main(rows: Mapping[str, Callable[[], Sequence[Row]]]) -> None:
     parser.add_argument("--only", action="append", choices=list(rows), help="only this group of rows; may be repeated")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     arguments = parser.parse_args()
+    _control_group()  # before anything is started that has to be counted
     made: list[Row] = []
     differ = False
     for name in arguments.only or rows:

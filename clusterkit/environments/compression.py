@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Format = Literal["zst", "gz"]
 
 _ZSTD_LEVEL = 2
+_ZSTD_MATCH = 7
 _ZSTD_WINDOW = range(17, 27)  # powers of two; 64 MiB of memory at most where it is unpacked
 _GZIP_LEVEL = 1
 _PARTIAL = ".partial"
@@ -145,10 +146,10 @@ def _compressor(file: _Measured, kind: Format, threads: int, size_bytes: int) ->
 
 
 class _Zstd:
-    """Zstandard at level 2 with long-distance matching.
+    """Zstandard at level 2 with long-distance matching, and no match shorter than 7 bytes.
 
-    On the libraries of a scientific environment that is smaller than level 3 without it, in the same time: they hold
-    the same code for several processors, far apart.
+    On the libraries of a scientific environment that is as small as level 3 without it, in two thirds of the time: they
+    hold the same code for several processors, far apart, and shorter matches cost more than they save.
     """
 
     def __init__(self, file: _Measured, threads: int, size_bytes: int) -> None:
@@ -156,6 +157,7 @@ class _Zstd:
 
         parameters = zstandard.ZstdCompressionParameters.from_level(
             _ZSTD_LEVEL,
+            min_match=_ZSTD_MATCH,
             window_log=min(max(size_bytes.bit_length(), _ZSTD_WINDOW.start), _ZSTD_WINDOW[-1]),
             enable_ldm=True,
             write_checksum=True,

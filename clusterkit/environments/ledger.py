@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
+import threading
 import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -58,6 +59,7 @@ class Ledger:
         self._path = path
         self._layers = layers
         self._page = _read(path)
+        self._lock = threading.Lock()
 
     def layer(self, fingerprint: str) -> Known | None:
         """Return the layer that was made of files with this fingerprint, if one was."""
@@ -78,13 +80,15 @@ class Ledger:
 
     def remember(self, known: Known, *, shape: str, fingerprint: str | None) -> None:
         """Remember a layer; without a fingerprint if its files may change again unseen."""
-        if fingerprint:
-            _put(self._page.layers, fingerprint, known)
-        _put(self._page.shapes, shape, known.digest)
+        with self._lock:
+            if fingerprint:
+                _put(self._page.layers, fingerprint, known)
+            _put(self._page.shapes, shape, known.digest)
 
     def remember_stored(self, digest: str, kind: str, stored: StoredLayer) -> None:
         """Remember the measure of a layer's file."""
-        _put(self._page.stored, f"{digest}.tar.{kind}", stored)
+        with self._lock:
+            _put(self._page.stored, f"{digest}.tar.{kind}", stored)
 
     def save(self) -> None:
         """Write it down; what cannot be written is found out again the next time."""

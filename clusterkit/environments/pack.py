@@ -7,6 +7,8 @@ the digest of what is packed can name it: were the path baked first, digest and 
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -84,7 +86,7 @@ def pack(  # noqa: PLR0913 - what a manifest says is known by its builder, piece
         in a file that is opened at run time, or `into` cannot be written.
     """
     with _Packing(tree, into, formats, said) as packing:
-        packed = [packing.layer(part) for part in layers.split(tree)]
+        packed = packing.layers(layers.split(tree))
     return Manifest(
         name=name,
         python=tree.python,
@@ -149,6 +151,7 @@ class _Packing:
         self._salt = repr((tree.minor, prefix, self._scan.needles))
         self._ledger = Ledger(into / "fingerprints.json", self._into)
         self._newest_glibc: tuple[int, ...] = ()
+        self._lock = threading.Lock()
 
     @property
     def glibc(self) -> str:
@@ -164,13 +167,25 @@ class _Packing:
         if kind is None:
             self._scan.check()
 
+    def layers(self, parts: tuple[Part, ...]) -> tuple[Layer, ...]:
+        """Return the layers of all parts, several written at once: the largest first, which take the longest."""
+        with ThreadPoolExecutor(compression.threads_of_this_machine()) as pool:
+            order = sorted(range(len(parts)), key=lambda number: parts[number].size_bytes, reverse=True)
+            found = {number: pool.submit(self.layer, parts[number]) for number in order}
+            try:
+                return tuple(found[number].result() for number in range(len(parts)))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
     def layer(self, part: Part) -> Layer:
         """Return the layer of a part, written if it is not there yet."""
         fingerprint = Fingerprint.of(part.entries, self._byte_code, self._salt)
         known = self._ledger.layer(fingerprint.whole) if fingerprint else None
         if known is None or not all(self._ledger.stored(known.digest, kind) for kind in self._formats):
             known = self._write(part, fingerprint)
-        self._newest_glibc = max(self._newest_glibc, _version(known.glibc))
+        with self._lock:
+            self._newest_glibc = max(self._newest_glibc, _version(known.glibc))
         return Layer(
             digest=known.digest,
             kind=part.kind,

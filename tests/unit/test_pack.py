@@ -313,9 +313,18 @@ def test_it_says_what_it_packs(env: Path, tmp_path: Path) -> None:
         into=tmp_path,
         said=lambda stage, detail: told.append((stage, detail)),
     )
-    assert told == [
-        ("packing", "python, 11 B"),
+    assert sorted(told) == [
         ("packing", "packages, 16 B"),
         ("packing", f"prefix, {len(BAKED)} B"),
+        ("packing", "python, 11 B"),
         ("packing", "shop, 10 B"),
     ]
+
+
+def test_layers_of_one_name_are_all_packed(env: Path, tmp_path: Path) -> None:
+    """Two folders of the user's own code may be called alike."""
+    folders = tuple(Code("shop", (File("shop.py", text, 0o644, len(text)),)) for text in (b"a = 1\n", b"b = 2\n"))
+
+    manifest = packed(dataclasses.replace(tree(env), code=folders), tmp_path)
+
+    assert len({layer.digest for layer in manifest.layers if layer.kind == "code"}) == 2

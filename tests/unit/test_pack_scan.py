@@ -12,7 +12,7 @@ from clusterkit.environments.scan import Scan, Survivor
 from clusterkit.environments.tree import File
 from clusterkit.errors import ImageError
 
-STALE = "/work/env"
+STALE = "/make/env"
 
 
 def file(path: str, package: str = "pkg") -> File:
@@ -30,14 +30,14 @@ def survivors(data: bytes, *, path: str = "lib/x.so", stale: tuple[str, ...] = (
 @pytest.mark.parametrize(
     "data",
     [
-        b"/work/env",
-        b"/work/env/",
-        b"#!/work/env/bin/python\n",
-        b"\0\1/work/env\0",
-        b"PREFIX='/work/env'",
-        b"-L/work/env/lib",
-        b"lives in /work/env.",
-        b"/work/envelope, and /work/env:/bin",
+        b"/make/env",
+        b"/make/env/",
+        b"#!/make/env/bin/python\n",
+        b"\0\1/make/env\0",
+        b"PREFIX='/make/env'",
+        b"-L/make/env/lib",
+        b"lives in /make/env.",
+        b"/make/envelope, and /make/env:/bin",
     ],
 )
 def test_a_path_is_found_wherever_it_stands(data: bytes) -> None:
@@ -46,7 +46,7 @@ def test_a_path_is_found_wherever_it_stands(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"/work", b"/work/en", b"/work/envelope", b"/work/env-2/lib", b"/work/env_x", b"/work/env.bak/x"]
+    "data", [b"", b"/make", b"/make/en", b"/make/envelope", b"/make/env-2/lib", b"/make/env_x", b"/make/env.bak/x"]
 )
 def test_a_longer_name_is_another_path(data: bytes) -> None:
     """A directory whose name only begins alike is none of ours."""
@@ -74,7 +74,7 @@ def test_a_longer_name_is_another_path(data: bytes) -> None:
 )
 def test_what_no_program_opens_may_keep_a_path(path: str) -> None:
     """Byte code, records, manuals and what serves to build software are not looked at."""
-    assert survivors(b"/work/env", path=path) == []
+    assert survivors(b"/make/env", path=path) == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_no_program_opens_may_keep_a_path(path: str) -> None:
 )
 def test_what_a_program_opens_is_looked_at(path: str) -> None:
     """Scripts, modules, import hooks, configuration and libraries are."""
-    assert survivors(b"/work/env", path=path) == [STALE]
+    assert survivors(b"/make/env", path=path) == [STALE]
 
 
 def test_a_path_that_every_machine_has_is_none_of_ours() -> None:
@@ -103,22 +103,22 @@ def test_a_path_that_every_machine_has_is_none_of_ours() -> None:
 
 def test_a_path_within_another_one_is_looked_for_once() -> None:
     """Where the prefix lies in the home directory, the home directory is enough."""
-    assert Scan(("/work/env/lib", "/work/env/", "/work/env-2")).needles == (b"/work/env", b"/work/env-2")
+    assert Scan(("/make/env/lib", "/make/env/", "/make/env-2")).needles == (b"/make/env", b"/make/env-2")
 
 
 @given(
-    st.text("/worken-v.x", max_size=20).map(str.encode),
-    st.text("/worken-v.x", max_size=20).map(str.encode),
+    st.text("/makeen-v.x", max_size=20).map(str.encode),
+    st.text("/makeen-v.x", max_size=20).map(str.encode),
     st.lists(st.integers(0, 50), max_size=6),
 )
 def test_parts_of_a_file_make_no_difference(before: bytes, after: bytes, cuts: list[int]) -> None:
     """However a file is cut into the blocks in which it is read, the same is found."""
-    data = before + b"/work/env" + after
+    data = before + b"/make/env" + after
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     scan = Scan((STALE,))
     search = scan.search(file("x"))
     for start, stop in itertools.pairwise(places):
-        block = bytearray(b"/work/env" + data[start:stop] + b"/work/env")  # a block holds other files around it
+        block = bytearray(b"/make/env" + data[start:stop] + b"/make/env")  # a block holds other files around it
         search.feed(block, 9, 9 + stop - start, last=stop == len(data))
     assert [one.stale for one in scan.survivors] == survivors(data)
 
@@ -127,12 +127,12 @@ def test_the_error_names_files_packages_and_a_cure() -> None:
     """Who reads it knows where to look, and what to reinstall."""
     scan = Scan((STALE,))
     for number in range(6):
-        scan.found(file(f"bin/tool{number}", "tools"), b"/work/env")
-    scan.found(file("bin/mine", ""), b"/work/env")
+        scan.found(file(f"bin/tool{number}", "tools"), b"/make/env")
+    scan.found(file("bin/mine", ""), b"/make/env")
     with pytest.raises(ImageError) as raised:
         scan.check()
     assert raised.value.why.splitlines() == [
-        *(f"bin/tool{number} of tools holds /work/env" for number in range(5)),
+        *(f"bin/tool{number} of tools holds /make/env" for number in range(5)),
         "and 2 more",
     ]
     assert raised.value.mend.startswith("reinstall tools from a package that can be relocated")
@@ -141,7 +141,7 @@ def test_the_error_names_files_packages_and_a_cure() -> None:
 def test_without_a_package_the_file_itself_is_to_be_mended() -> None:
     """A file that nobody installed can only be removed or rewritten."""
     scan = Scan((STALE,))
-    scan.found(file("bin/mine", ""), b"/work/env")
+    scan.found(file("bin/mine", ""), b"/make/env")
     assert scan.survivors == (Survivor("bin/mine", "", STALE),)
     with pytest.raises(ImageError) as raised:
         scan.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shlex
 import time
@@ -106,7 +107,9 @@ def facts(
     script = _SCRIPT.replace("CACHE", shlex.quote(node_cache))
     found = _facts(_run_here(script) if cluster.embedded else _run_there(script, cluster, queue))
     keep.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keep.write_bytes(msgspec.json.encode(found))
+    aside = keep.with_suffix(f".{os.getpid()}.part")
+    aside.write_bytes(msgspec.json.encode(found))
+    aside.replace(keep)
     return found
 
 

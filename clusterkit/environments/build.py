@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def _kept(path: Path, images: Path) -> _Base | None:
 
 def _keep(path: Path, base: _Base) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_suffix(".part")
+    aside = path.with_suffix(f".{os.getpid()}.part")
     aside.write_bytes(msgspec.json.encode(base))
     aside.replace(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def save(lock: Lock, path: Path) -> None:
     SpecError
         If it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.write_text(_HEAD + codec.to_toml(lock), encoding="utf-8")
         aside.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def solved(spec: EnvironmentSpec, *, cache_dir: Path, again: bool = False, said:
         return msgspec.json.decode(kept.read_bytes(), type=Lock)
     lock = room.lock(spec, cache_dir=cache_dir, said=said)
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = kept.with_suffix(".part")
+    aside = kept.with_suffix(f".{os.getpid()}.part")
     aside.write_bytes(msgspec.json.encode(lock))
     aside.replace(kept)
     return lock

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -189,3 +191,21 @@ def test_linked_trees_are_gone_after_use(spec, cache_dir):
         assert scratch.is_dir()
 
     assert not scratch.exists()
+
+
+def test_several_builds_at_once_all_succeed(cache_dir):
+    """Commands that start together find or make the same image; none takes away what another is writing."""
+    program = (
+        "import sys, pathlib, msgspec\n"
+        "from clusterkit.environments.build import build\n"
+        "from clusterkit.specs.environment import EnvironmentSpec\n"
+        "spec = EnvironmentSpec(name='small', packages=('six==1.16.0',))\n"
+        "print(build(spec, cache_dir=pathlib.Path(sys.argv[1])).manifest.base)\n"
+    )
+    argv = [sys.executable, "-c", program, str(cache_dir)]
+    running = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
+
+    assert [code for _, _, code in ended] == [0, 0, 0], [stderr for _, stderr, _ in ended]
+    assert len({stdout for stdout, _, _ in ended}) == 1

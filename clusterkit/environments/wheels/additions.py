@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def _solved(
         packages=tuple(sorted((each for each in found if each.name not in names), key=lambda each: each.name)),
     )
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = kept.with_suffix(".part")
+    aside = kept.with_suffix(f".{os.getpid()}.part")
     aside.write_bytes(msgspec.json.encode(lock))
     aside.replace(kept)
     return lock

@@ -42,20 +42,25 @@ def originals(draw, *, binary: bool) -> bytes:
     return data + b"\0" if binary else data
 
 
+def readings(live: bytes, prefix: str) -> int:
+    """In how many places the prefix can be read, those included that overlap or that its neighbours complete."""
+    return sum(live.startswith(prefix.encode(), start) for start in range(len(live)))
+
+
 @given(originals(binary=True), PREFIXES)
 def test_binaries_come_back_to_the_last_byte(original, prefix):
-    """Whatever strings a binary holds, its package's bytes are found again, unless it held the prefix by itself."""
+    """Whatever strings a binary holds, its package's bytes are found again, unless the prefix can be read in more places than it was written."""
     live = as_conda_writes(original, prefix, "binary")
     found = unbaking.unbake(live, prefix, THEIRS, "binary", sha256(original))
-    assert found == original or prefix.encode() in original.replace(THEIRS.encode(), b"")
+    assert found == original or readings(live, prefix) > original.count(THEIRS.encode())
 
 
 @given(originals(binary=False), PREFIXES)
 def test_texts_come_back_to_the_last_byte(original, prefix):
-    """Whatever a text holds, its package's bytes are found again, unless it held the prefix by itself."""
+    """Whatever a text holds, its package's bytes are found again, unless the prefix can be read in more places than it was written."""
     live = as_conda_writes(original, prefix, "text")
     found = unbaking.unbake(live, prefix, THEIRS, "text", sha256(original))
-    assert found == original or prefix.encode() in original.replace(THEIRS.encode(), b"")
+    assert found == original or readings(live, prefix) > original.count(THEIRS.encode())
 
 
 @given(originals(binary=True), PREFIXES, PREFIXES)

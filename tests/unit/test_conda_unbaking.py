@@ -49,7 +49,7 @@ def readings(live: bytes, prefix: str) -> int:
 
 @given(originals(binary=True), PREFIXES)
 def test_binaries_come_back_to_the_last_byte(original, prefix):
-    """Whatever strings a binary holds, its package's bytes are found again, unless the prefix can be read in more places than it was written."""
+    """Whatever strings a binary holds, its bytes are found again, unless the prefix can be read elsewhere too."""
     live = as_conda_writes(original, prefix, "binary")
     found = unbaking.unbake(live, prefix, THEIRS, "binary", sha256(original))
     assert found == original or readings(live, prefix) > original.count(THEIRS.encode())
@@ -57,7 +57,7 @@ def test_binaries_come_back_to_the_last_byte(original, prefix):
 
 @given(originals(binary=False), PREFIXES)
 def test_texts_come_back_to_the_last_byte(original, prefix):
-    """Whatever a text holds, its package's bytes are found again, unless the prefix can be read in more places than it was written."""
+    """Whatever a text holds, its package's bytes are found again, unless the prefix can be read elsewhere too."""
     live = as_conda_writes(original, prefix, "text")
     found = unbaking.unbake(live, prefix, THEIRS, "text", sha256(original))
     assert found == original or readings(live, prefix) > original.count(THEIRS.encode())
